@@ -1,0 +1,4 @@
+//! What was typed becomes what is meant.
+
+pub mod secret;
+pub mod settings;

@@ -1,0 +1,3 @@
+//! The life of one exchange.
+
+pub mod reject;

@@ -1,0 +1,3 @@
+//! What people and machines see of it: metrics, logs, stories.
+
+pub mod story;

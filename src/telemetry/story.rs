@@ -1,0 +1,168 @@
+//! The story of one exchange: what the response headers, the access log, the metrics and later
+//! the ledger tell of it. One value, filled as the exchange goes on, told once at its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::policy::outcome::{Class, HintSource, Sent, Waits};
+use crate::policy::time::WallTime;
+
+/// One exchange from its head to its last byte.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// 26 characters, sortable by time.
+    pub id: RequestId,
+    /// When the head was complete.
+    pub started: WallTime,
+    /// Empty until a route was found.
+    pub upstream: Option<Arc<str>>,
+    /// Name of the route group.
+    pub route: Option<Arc<str>>,
+    /// As it came; labels fold it to a closed set.
+    pub method: http::Method,
+    /// Without the query, which may hold secrets.
+    pub path: String,
+    /// Concurrency keys that the exchange joined.
+    pub keys: Vec<Arc<str>>,
+    /// `Forbear-Flow`.
+    pub flow: Option<Arc<str>>,
+    /// `Forbear-Run`.
+    pub run: Option<Arc<str>>,
+    /// In the order in which they were sent.
+    pub attempts: Vec<AttemptStory>,
+    /// Deliberate waits.
+    pub waited: Waits,
+    /// What forbear did about it.
+    pub decision: Decision,
+    /// Status given to the client; 0 if it left before.
+    pub status: u16,
+    /// How it ended.
+    pub ending: Ending,
+    /// Request body bytes taken from the client.
+    pub bytes_up: u64,
+    /// Response body bytes given to the client.
+    pub bytes_down: u64,
+    /// From the head to the last byte.
+    pub took: Duration,
+}
+
+/// Twenty-six characters of Crockford's base 32: 48 bits of time, 80 bits of chance (a ULID).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId([u8; 26]);
+
+impl RequestId {
+    /// Builds an id from the wall time and 80 bits of chance.
+    pub fn new(now: WallTime, chance: u128) -> Self {
+        const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+        let time = u128::from(now.unix_ms.unsigned_abs()) & ((1 << 48) - 1);
+        let value = (time << 80) | (chance & ((1 << 80) - 1));
+        let mut text = [b'0'; 26];
+        let mut rest = value;
+        for slot in text.iter_mut().rev() {
+            let digit = usize::try_from(rest & 31).unwrap_or(0);
+            *slot = DIGITS.get(digit).copied().unwrap_or(b'0');
+            rest >>= 5;
+        }
+        Self(text)
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One attempt within an exchange.
+#[derive(Clone, Debug)]
+pub struct AttemptStory {
+    /// From 1.
+    pub n: u8,
+    /// Status of the answer; `None` when none came.
+    pub status: Option<u16>,
+    /// What it meant.
+    pub class: Class,
+    /// How much of the request went out.
+    pub sent: Sent,
+    /// Token of the transport's failure, as in `forbear_upstream_attempt_errors_total`.
+    pub error: Option<&'static str>,
+    /// To the response head, or to the failure.
+    pub took: Duration,
+    /// "Not before", if the answer said so.
+    pub hint: Option<(HintSource, Duration)>,
+    /// Waits just before this attempt.
+    pub waited: Waits,
+}
+
+/// What forbear did, in one word; `Forbear-Decision`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Sent once, answered.
+    Pass,
+    /// More than one attempt, the last one's answer given.
+    Retried,
+    /// Held before it was sent, then answered at the first attempt.
+    Waited,
+    /// A failure was given to the client because a retry was not safe or not wanted.
+    NotRetryable,
+    /// … because all attempts were used.
+    AttemptsSpent,
+    /// … because the retry budget was empty.
+    RetryBudgetExhausted,
+    /// … because the wait would have been longer than the exchange may be held.
+    DeadlineTooNear,
+    /// … because the body could not be sent again.
+    BodyNotReplayable,
+    /// Refused by forbear; the code of the refusal.
+    Rejected(&'static str),
+    /// The bytes of an upgraded connection.
+    Upgraded,
+}
+
+impl Decision {
+    /// The word in headers, logs and bodies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Retried => "retried",
+            Self::Waited => "waited",
+            Self::NotRetryable => "not_retryable",
+            Self::AttemptsSpent => "attempts_spent",
+            Self::RetryBudgetExhausted => "retry_budget_exhausted",
+            Self::DeadlineTooNear => "deadline_too_near",
+            Self::BodyNotReplayable => "body_not_replayable",
+            Self::Rejected(code) => code,
+            Self::Upgraded => "upgraded",
+        }
+    }
+}
+
+/// How an exchange ended; the `outcome` label of `forbear_requests_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// 2xx, 3xx or an upgrade.
+    Ok,
+    /// 4xx of the upstream that is not about limits.
+    ClientError,
+    /// 429 and its kin.
+    Throttled,
+    /// 5xx of the upstream.
+    ServerError,
+    /// Its body ended before it was whole.
+    BodyError,
+    /// The client left.
+    ClientDisconnect,
+    /// forbear's own refusal, with its code.
+    Rejected(&'static str),
+}

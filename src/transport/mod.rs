@@ -1,0 +1,4 @@
+//! One attempt's bytes; knows nothing of policy.
+
+pub mod body;
+pub mod error;
