@@ -28,3 +28,11 @@ pub mod budget;
 pub mod breaker;
 
 pub mod adaptive;
+
+pub mod scope;
+
+pub mod line;
+
+pub mod limits;
+
+pub mod upstream;

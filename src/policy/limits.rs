@@ -1,0 +1,426 @@
+//! Limits that span upstreams: the process's own, and the concurrency keys.
+//!
+//! They live behind a lock of their own, always taken second (upstream, then limits). Permits are
+//! taken all together or not at all, so nobody holds one while waiting for another, and no order
+//! of requests can deadlock. A pool that has waiters admits only the upstream whose turn it is:
+//! without that, a busy upstream would take each freed permit before a quiet one heard of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::settings::{KeySettings, LimitSettings};
+
+/// Distinct values of pattern keys remembered at once. At about 200 bytes each this is 2 MB; the
+/// caller chooses the names, so the table must not be theirs to fill. Idle pools make room.
+pub const POOLS_MAX: usize = 10_000;
+
+/// Names an upstream among those that share limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamId(pub u32);
+
+/// Names a pool of permits. Pools are never renumbered while somebody holds or awaits a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolId(u32);
+
+/// The limit of the whole process.
+const PROCESS: PoolId = PoolId(0);
+
+/// All pools of permits that are not one upstream's own.
+#[derive(Debug)]
+pub struct Limits {
+    pools: HashMap<PoolId, Pool>,
+    by_name: HashMap<Arc<str>, PoolId>,
+    keys: Vec<KeySettings>,
+    queue_max: u32,
+    queued: u32,
+    next_id: u32,
+    turns: Vec<UpstreamId>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    name: Arc<str>,
+    /// The declaration that made it, as it is shown: `tenant:*` for every tenant.
+    declared: Arc<str>,
+    limit: u32,
+    in_use: u32,
+    /// Exchanges that named this key and are not over yet; such a pool is not forgotten.
+    members: u32,
+    /// Upstreams with an exchange that could go but for this pool, in the order of their turns.
+    waiting: VecDeque<UpstreamId>,
+}
+
+/// A pool as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    /// The value of the key.
+    pub name: Arc<str>,
+    /// The declaration it comes from: the name itself, or a pattern.
+    pub declared: Arc<str>,
+    /// Permits at most.
+    pub limit: u32,
+    /// Permits out.
+    pub in_use: u32,
+    /// Exchanges that named the key and hold no permit.
+    pub waiting: u32,
+}
+
+impl Limits {
+    /// Empty pools for these settings.
+    pub fn new(settings: &LimitSettings) -> Self {
+        let mut limits = Self {
+            pools: HashMap::new(),
+            by_name: HashMap::new(),
+            keys: Vec::new(),
+            queue_max: 0,
+            queued: 0,
+            next_id: 1,
+            turns: Vec::new(),
+        };
+        let process = Pool::new("process".into(), "process".into(), settings.in_flight_max);
+        limits.pools.insert(PROCESS, process);
+        limits.configure(settings);
+        limits
+    }
+
+    /// Takes over new settings. A lowered limit admits nobody until enough have left; a raised or
+    /// removed one gives turns at once.
+    pub fn configure(&mut self, settings: &LimitSettings) {
+        self.keys.clone_from(&settings.keys);
+        self.queue_max = settings.queue_max;
+        for (id, pool) in &mut self.pools {
+            pool.limit = if *id == PROCESS {
+                settings.in_flight_max
+            } else {
+                // A key that is declared no longer limits nobody.
+                declaration(&settings.keys, &pool.name).map_or(u32::MAX, |key| key.in_flight_max)
+            };
+        }
+        for key in settings
+            .keys
+            .iter()
+            .filter(|key| !key.pattern.contains('*'))
+        {
+            self.pool(&key.pattern.clone());
+        }
+        let all: Vec<PoolId> = self.pools.keys().copied().collect();
+        for id in all {
+            self.give_turn(id);
+        }
+    }
+
+    /// Joins the key named `name`. `None` when no declaration covers it: such a key limits nothing.
+    /// When the table is full of pools in use, the pool named after the pattern serves.
+    pub fn join(&mut self, name: &str) -> Option<PoolId> {
+        let id = self.pool(name)?;
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.members = pool.members.saturating_add(1);
+        }
+        Some(id)
+    }
+
+    /// Leaves a key that was joined.
+    pub fn leave(&mut self, id: PoolId) {
+        if let Some(pool) = self.pools.get_mut(&id) {
+            debug_assert!(pool.members > 0, "left more often than joined");
+            pool.members = pool.members.saturating_sub(1);
+        }
+    }
+
+    /// Takes one permit of the process and one of each pool, or none and the pool that is in the
+    /// way; the upstream then has its place among those that wait for it.
+    pub fn try_take(&mut self, upstream: UpstreamId, pools: &[PoolId]) -> Result<(), PoolId> {
+        for id in std::iter::once(&PROCESS).chain(pools) {
+            let Some(pool) = self.pools.get_mut(id) else {
+                continue;
+            };
+            let first = pool.waiting.front().copied();
+            let is_full = pool.in_use >= pool.limit;
+            if is_full || first.is_some_and(|first| first != upstream) {
+                if !pool.waiting.contains(&upstream) {
+                    pool.waiting.push_back(upstream);
+                }
+                if !is_full {
+                    self.give_turn(*id);
+                }
+                return Err(*id);
+            }
+        }
+        for id in std::iter::once(&PROCESS).chain(pools) {
+            let Some(pool) = self.pools.get_mut(id) else {
+                continue;
+            };
+            pool.in_use += 1;
+            if pool.waiting.front() == Some(&upstream) {
+                pool.waiting.rotate_left(1);
+            }
+            self.give_turn(*id);
+        }
+        Ok(())
+    }
+
+    /// Takes permits whatever the limits say (shadow mode counts, but does not hold back).
+    pub fn take_anyway(&mut self, pools: &[PoolId]) {
+        for id in std::iter::once(&PROCESS).chain(pools) {
+            if let Some(pool) = self.pools.get_mut(id) {
+                pool.in_use += 1;
+            }
+        }
+    }
+
+    /// Gives the permits back.
+    pub fn give_back(&mut self, pools: &[PoolId]) {
+        for id in std::iter::once(&PROCESS).chain(pools) {
+            let Some(pool) = self.pools.get_mut(id) else {
+                continue;
+            };
+            debug_assert!(pool.in_use > 0, "a permit is given back once");
+            pool.in_use = pool.in_use.saturating_sub(1);
+            self.give_turn(*id);
+        }
+    }
+
+    /// The upstream no longer waits for this pool.
+    pub fn withdraw(&mut self, upstream: UpstreamId, id: PoolId) {
+        if let Some(pool) = self.pools.get_mut(&id)
+            && let Some(at) = pool.waiting.iter().position(|waiting| *waiting == upstream)
+        {
+            pool.waiting.remove(at);
+            self.give_turn(id);
+        }
+    }
+
+    /// One more exchange waits; refused when the process holds as many as it may.
+    pub fn enter_queue(&mut self) -> Result<(), ()> {
+        if self.queued >= self.queue_max {
+            return Err(());
+        }
+        self.queued += 1;
+        Ok(())
+    }
+
+    /// One more exchange waits, whatever the bound: it was admitted before.
+    pub fn reenter_queue(&mut self) {
+        self.queued = self.queued.saturating_add(1);
+    }
+
+    /// One exchange less waits.
+    pub fn leave_queue(&mut self) {
+        debug_assert!(self.queued > 0, "left more often than entered");
+        self.queued = self.queued.saturating_sub(1);
+    }
+
+    /// Exchanges that wait, all upstreams together.
+    pub fn queued(&self) -> u32 {
+        self.queued
+    }
+
+    /// The upstreams that should look again whether somebody can go. Empty on the common path.
+    pub fn take_turns(&mut self) -> Vec<UpstreamId> {
+        std::mem::take(&mut self.turns)
+    }
+
+    /// Name of a pool, for messages.
+    pub fn name(&self, id: PoolId) -> Option<Arc<str>> {
+        self.pools.get(&id).map(|pool| pool.name.clone())
+    }
+
+    /// Whether `id` is the process's own limit.
+    pub fn is_process(id: PoolId) -> bool {
+        id == PROCESS
+    }
+
+    /// All pools, the process's first, then by name.
+    pub fn view(&self) -> Vec<PoolView> {
+        let mut pools: Vec<_> = self.pools.iter().collect();
+        pools.sort_by(|(a, left), (b, right)| {
+            (**a != PROCESS, &left.name).cmp(&(**b != PROCESS, &right.name))
+        });
+        pools
+            .into_iter()
+            .map(|(_, pool)| PoolView {
+                name: pool.name.clone(),
+                declared: pool.declared.clone(),
+                limit: pool.limit,
+                in_use: pool.in_use,
+                waiting: pool.members.saturating_sub(pool.in_use),
+            })
+            .collect()
+    }
+
+    /// If there is room and somebody waits, the first of them gets a turn.
+    fn give_turn(&mut self, id: PoolId) {
+        if let Some(pool) = self.pools.get(&id)
+            && pool.in_use < pool.limit
+            && let Some(first) = pool.waiting.front()
+            && !self.turns.contains(first)
+        {
+            self.turns.push(*first);
+        }
+    }
+
+    fn pool(&mut self, name: &str) -> Option<PoolId> {
+        if let Some(id) = self.by_name.get(name) {
+            return Some(*id);
+        }
+        let key = declaration(&self.keys, name)?.clone();
+        if self.by_name.len() >= POOLS_MAX && name != &*key.pattern {
+            self.forget_one_idle();
+            if self.by_name.len() >= POOLS_MAX {
+                return self.pool(&key.pattern.clone());
+            }
+        }
+        let id = PoolId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        let name: Arc<str> = name.into();
+        self.by_name.insert(name.clone(), id);
+        self.pools
+            .insert(id, Pool::new(name, key.pattern, key.in_flight_max));
+        Some(id)
+    }
+
+    fn forget_one_idle(&mut self) {
+        let idle = self.by_name.iter().find(|(name, id)| {
+            self.pools.get(id).is_some_and(|pool| pool.is_idle()) && !is_declared(&self.keys, name)
+        });
+        if let Some((name, id)) = idle.map(|(name, id)| (name.clone(), *id)) {
+            self.by_name.remove(&name);
+            self.pools.remove(&id);
+        }
+    }
+}
+
+impl Pool {
+    fn new(name: Arc<str>, declared: Arc<str>, limit: u32) -> Self {
+        Self {
+            name,
+            declared,
+            limit,
+            in_use: 0,
+            members: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_use == 0 && self.members == 0 && self.waiting.is_empty()
+    }
+}
+
+/// The declaration that covers `name`: its own, else the pattern with the longest fixed part.
+fn declaration<'a>(keys: &'a [KeySettings], name: &str) -> Option<&'a KeySettings> {
+    keys.iter().find(|key| *key.pattern == *name).or_else(|| {
+        keys.iter()
+            .filter(|key| {
+                key.pattern
+                    .strip_suffix('*')
+                    .is_some_and(|prefix| name.starts_with(prefix))
+            })
+            .max_by_key(|key| key.pattern.len())
+    })
+}
+
+fn is_declared(keys: &[KeySettings], name: &str) -> bool {
+    keys.iter().any(|key| *key.pattern == *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(in_flight_max: u32, keys: &[(&str, u32)]) -> Limits {
+        Limits::new(&LimitSettings {
+            in_flight_max,
+            queue_max: 10,
+            replay_memory_max: 0,
+            keys: keys
+                .iter()
+                .map(|(pattern, max)| KeySettings {
+                    pattern: (*pattern).into(),
+                    in_flight_max: *max,
+                })
+                .collect(),
+        })
+    }
+
+    const A: UpstreamId = UpstreamId(1);
+    const B: UpstreamId = UpstreamId(2);
+
+    #[test]
+    fn permits_are_taken_together_or_not_at_all() {
+        let mut limits = limits(10, &[("x", 1), ("y", 1)]);
+        let (x, y) = (limits.join("x").unwrap(), limits.join("y").unwrap());
+        assert_eq!(limits.try_take(A, &[x]), Ok(()));
+        assert_eq!(limits.try_take(B, &[y, x]), Err(x));
+        assert_eq!(
+            limits.try_take(A, &[y]),
+            Ok(()),
+            "nothing of y was kept by the failed take"
+        );
+    }
+
+    #[test]
+    fn a_freed_permit_goes_to_the_upstream_that_waited_first() {
+        let mut limits = limits(1, &[]);
+        assert_eq!(limits.try_take(A, &[]), Ok(()));
+        assert!(limits.try_take(B, &[]).is_err());
+        limits.give_back(&[]);
+        assert_eq!(limits.take_turns(), [B]);
+        assert!(
+            limits.try_take(A, &[]).is_err(),
+            "a newcomer does not overtake"
+        );
+        assert_eq!(limits.try_take(B, &[]), Ok(()));
+    }
+
+    #[test]
+    fn a_waiter_that_withdraws_passes_its_turn_on() {
+        let mut limits = limits(1, &[]);
+        limits.try_take(A, &[]).unwrap();
+        let process = limits.try_take(B, &[]).unwrap_err();
+        limits.try_take(A, &[]).unwrap_err();
+        limits.give_back(&[]);
+        limits.take_turns();
+        limits.withdraw(B, process);
+        assert_eq!(limits.take_turns(), [A]);
+    }
+
+    #[test]
+    fn each_value_of_a_pattern_has_a_pool_of_its_own_and_the_longest_pattern_wins() {
+        let mut limits = limits(10, &[("tenant:*", 1), ("tenant:vip:*", 2)]);
+        let a = limits.join("tenant:a").unwrap();
+        let b = limits.join("tenant:b").unwrap();
+        assert_ne!(a, b);
+        assert_eq!(limits.try_take(A, &[a]), Ok(()));
+        assert_eq!(limits.try_take(A, &[b]), Ok(()));
+        assert_eq!(limits.try_take(A, &[a]), Err(a));
+        let vip = limits.join("tenant:vip:1").unwrap();
+        limits.try_take(B, &[vip]).unwrap();
+        assert_eq!(limits.try_take(B, &[vip]), Ok(()));
+        assert_eq!(limits.join("other"), None);
+    }
+
+    #[test]
+    fn the_table_of_keys_is_bounded_whatever_callers_send() {
+        let mut limits = limits(10, &[("t:*", 1)]);
+        for n in 0..2 * POOLS_MAX {
+            let id = limits.join(&format!("t:{n}")).unwrap();
+            limits.leave(id);
+        }
+        assert!(limits.view().len() <= POOLS_MAX + 2);
+    }
+
+    #[test]
+    fn a_raised_limit_gives_turns_at_once() {
+        let mut limits = limits(1, &[]);
+        limits.try_take(A, &[]).unwrap();
+        limits.try_take(B, &[]).unwrap_err();
+        limits.configure(&LimitSettings {
+            in_flight_max: 2,
+            queue_max: 10,
+            replay_memory_max: 0,
+            keys: Vec::new(),
+        });
+        assert_eq!(limits.take_turns(), [B]);
+    }
+}

@@ -1,0 +1,99 @@
+//! Manual override: a person knows better, for a while, and says why.
+
+use std::sync::Arc;
+
+use super::{Context, Event, UpstreamPolicy};
+use crate::policy::breaker::Force;
+use crate::policy::line::{CredentialId, RouteId};
+use crate::policy::time::MonoTime;
+
+/// A breaker that was set by hand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forced {
+    /// Given with the order.
+    pub reason: Arc<str>,
+    /// When the breaker decides again by itself.
+    pub until: MonoTime,
+}
+
+impl UpstreamPolicy {
+    /// Opens, closes or frees a breaker; `route` names one that has its own. False if it has not.
+    pub fn force(
+        &mut self,
+        cx: &mut Context<'_>,
+        route: Option<&str>,
+        to: Force,
+        until: MonoTime,
+        reason: &str,
+    ) -> bool {
+        let forced = match to {
+            Force::Auto => None,
+            Force::Open | Force::Closed => Some(Forced {
+                reason: reason.into(),
+                until,
+            }),
+        };
+        let (name, transition) = match route {
+            None => {
+                self.forced = forced;
+                (None, self.breaker.force(cx.now, to, until))
+            }
+            Some(name) => {
+                let own = self.routes.iter_mut().find(|route| *route.name == *name);
+                let Some((route, breaker)) = own.and_then(|route| {
+                    let name = route.name.clone();
+                    route.forced.clone_from(&forced);
+                    Some((name, route.breaker.as_mut()?))
+                }) else {
+                    return false;
+                };
+                (Some(route), breaker.force(cx.now, to, until))
+            }
+        };
+        self.events
+            .extend(transition.map(|transition| Event::Breaker(name, transition)));
+        self.tightened += 1;
+        self.line.unpark_all();
+        self.pump(cx);
+        true
+    }
+
+    /// Ends pauses by hand: all of them, or those of one route. Says how many there were.
+    pub fn clear_cooldowns(&mut self, cx: &mut Context<'_>, route: Option<&str>) -> usize {
+        let now = cx.now;
+        let routes = &self.routes;
+        let is_meant = |id: RouteId| {
+            route.is_none_or(|name| {
+                routes
+                    .get(usize::from(id.0))
+                    .is_some_and(|route| *route.name == *name)
+            })
+        };
+        let mut cleared = 0;
+        let narrow = self.scopes.iter_mut().filter(|((id, _), _)| is_meant(*id));
+        for scope in narrow.map(|(_, scope)| scope) {
+            if scope.cooldown(now).is_some() || scope.quota().is_some_and(|quota| quota.left == 0) {
+                scope.clear();
+                cleared += 1;
+            }
+        }
+        if route.is_none() {
+            let wide = self
+                .credentials
+                .values_mut()
+                .chain(std::iter::once(&mut self.whole));
+            for scope in wide.filter(|scope| scope.cooldown(now).is_some()) {
+                scope.clear();
+                cleared += 1;
+            }
+        }
+        self.line.unpark_all();
+        self.pump(cx);
+        cleared
+    }
+
+    /// Whose quota a header belongs to is known; the secret itself is not.
+    pub fn is_anonymous(credential: CredentialId) -> bool {
+        credential == CredentialId::default()
+    }
+}

@@ -1,0 +1,433 @@
+//! What follows from the end of an attempt: who learns what, and whether there is another.
+//!
+//! One outcome feeds exactly one illness: the breaker hears of ill upstreams, scopes hear of
+//! refusals, and neither hears of the other's. Whether to repeat is [`retry::permitted`]'s; when,
+//! and whether that is still in time, is decided here.
+
+use std::time::Duration;
+
+use super::{Context, Event, Permit, Rest, Sent, Ticket, UpstreamPolicy, route_settings};
+use crate::policy::backoff;
+use crate::policy::breaker::CircuitName;
+use crate::policy::outcome::{Class, HintSource, Outcome};
+use crate::policy::retry::{self, RepeatKind, Replay, RetryAsk, RetryMode};
+use crate::policy::settings::{Mode, RetrySettings};
+use crate::policy::time::{Draw, MonoTime};
+
+/// Two route groups refused within this time speak for all of them.
+const ESCALATION_WINDOW: Duration = Duration::from_secs(10);
+
+/// What the adapter saw of one attempt.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Decided by the classifier.
+    pub outcome: Outcome,
+    /// Differs between exchanges; for a streak "from at least two".
+    pub exchange: u64,
+    /// From sending to the head or the failure.
+    pub took: Duration,
+    /// Whether the body can be sent again.
+    pub replay: Replay,
+    /// The caller's own word.
+    pub retry_mode: RetryMode,
+    /// For the breaker's jitter and the backoff.
+    pub draws: [Draw; 2],
+}
+
+/// What becomes of the exchange.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Give the answer to the client; it is what was wanted, or the client's own fault.
+    Relay,
+    /// It is a failure, and there is no further attempt.
+    GiveUp(GiveUp),
+    /// Discard it and go back to the line.
+    Retry(RetryPlan),
+}
+
+/// Why a failure is given to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUp {
+    /// A repeat would not be safe, not help, or is not wanted.
+    NotRetryable,
+    /// All attempts were used.
+    AttemptsSpent,
+    /// The body cannot be sent again.
+    BodyNotReplayable,
+    /// Retries are too large a share of the traffic.
+    BudgetSpent,
+    /// The next attempt would be later than the exchange may be held.
+    DeadlineTooNear {
+        /// When it could go.
+        at: MonoTime,
+    },
+}
+
+/// The next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPlan {
+    /// The exchange's own pause; cooldowns and the breaker are asked in line.
+    pub not_before: MonoTime,
+    /// Not over a pooled connection.
+    pub fresh: bool,
+    /// Why it is permitted.
+    pub kind: RepeatKind,
+}
+
+impl UpstreamPolicy {
+    /// Hears how an attempt ended, and decides what follows.
+    pub fn settle(
+        &mut self,
+        cx: &mut Context<'_>,
+        ticket: &mut Ticket,
+        sent: Sent,
+        permit: &Permit,
+        report: &Report,
+    ) -> Verdict {
+        let is_probe = sent
+            .admission
+            .as_ref()
+            .is_some_and(|admission| admission.is_probe());
+        let sent_at = sent.at;
+        let in_flight = sent.in_flight;
+        self.tell_breaker(cx, sent, permit, report);
+        let pause = self.tell_scopes(cx, permit, report, sent_at, in_flight);
+        let verdict = self.decide(cx, ticket, report, pause, is_probe);
+        self.pump(cx);
+        verdict
+    }
+
+    /// Back to the line, in the order of the first arrival.
+    pub fn rejoin(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket, plan: RetryPlan) {
+        ticket.waiting_since = cx.now;
+        if plan.not_before > cx.now {
+            ticket.resting = Some(Rest {
+                since: cx.now,
+                until: plan.not_before,
+            });
+        } else {
+            self.reenter(cx, ticket);
+            self.pump(cx);
+        }
+    }
+
+    fn tell_breaker(&mut self, cx: &mut Context<'_>, sent: Sent, permit: &Permit, report: &Report) {
+        let Some(admission) = sent.admission else {
+            return;
+        };
+        let is_probe = admission.is_probe();
+        let outcome = &report.outcome;
+        let hint = match outcome.class {
+            Class::Unhealthy => outcome.reading.hint.map(|hint| hint.wait),
+            Class::Ok
+            | Class::Permanent
+            | Class::Credential
+            | Class::Throttled
+            | Class::Exhausted
+            | Class::Transient
+            | Class::Misdirected
+            | Class::Overloaded
+            | Class::TimedOut
+            | Class::Stale
+            | Class::Client => None,
+        };
+        let [draw, _] = report.draws;
+        let (settings, breaker) = self.breaker_of(cx.cfg, permit.route);
+        let transition = breaker.record(
+            settings,
+            cx.now,
+            admission,
+            report.exchange,
+            outcome.health,
+            report.took,
+            hint,
+            draw,
+        );
+        if let Some(transition) = transition {
+            if transition.to == CircuitName::Open {
+                self.tightened += 1;
+            }
+            let name = self.breaker_name(permit.route);
+            self.events.push(Event::Breaker(name, transition));
+        }
+        if transition.is_some() || is_probe {
+            self.line.unpark_all();
+        }
+    }
+
+    /// Returns the pause that this exchange alone has to make.
+    fn tell_scopes(
+        &mut self,
+        cx: &Context<'_>,
+        permit: &Permit,
+        report: &Report,
+        sent_at: MonoTime,
+        in_flight: u32,
+    ) -> Pause {
+        let outcome = &report.outcome;
+        let [_, draw] = report.draws;
+        let mut pause = Pause::Backoff;
+        match outcome.class {
+            Class::Ok
+            | Class::Permanent
+            | Class::Credential
+            | Class::Transient
+            | Class::Misdirected => self.tell_success(cx, permit, sent_at),
+            Class::Throttled | Class::Exhausted => {
+                let exhausted = outcome.class == Class::Exhausted;
+                if let Some(hint) = outcome.reading.hint {
+                    self.cool_down(
+                        cx,
+                        permit,
+                        hint.wait,
+                        Some(hint.source),
+                        exhausted,
+                        Wide::Credential,
+                    );
+                    pause = Pause::None;
+                } else {
+                    pause = self.refused_without_hint(cx, permit, sent_at, in_flight, draw);
+                }
+            }
+            Class::Unhealthy | Class::Overloaded => {
+                if let Some(hint) = outcome.reading.hint {
+                    self.cool_down(
+                        cx,
+                        permit,
+                        hint.wait,
+                        Some(hint.source),
+                        false,
+                        Wide::Upstream,
+                    );
+                }
+                if outcome.class == Class::Overloaded {
+                    pause = Pause::Refused;
+                }
+            }
+            Class::TimedOut | Class::Stale | Class::Client => {}
+        }
+        if let Some(quota) = &outcome.reading.quota
+            && let Some(scope) = self.scopes.get_mut(&permit.scope)
+        {
+            scope.learn(cx.now, sent_at, quota);
+        }
+        pause
+    }
+
+    fn tell_success(&mut self, cx: &Context<'_>, permit: &Permit, sent_at: MonoTime) {
+        let max = cx.cfg.in_flight_max;
+        self.whole.succeeded(cx.now, sent_at, max);
+        if let Some(scope) = self.credentials.get_mut(&permit.credential) {
+            scope.succeeded(cx.now, sent_at, max);
+        }
+        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
+            let was_free = scope.is_free();
+            scope.succeeded(cx.now, sent_at, max);
+            if !was_free {
+                self.line.unpark_all();
+            }
+        }
+    }
+
+    fn refused_without_hint(
+        &mut self,
+        cx: &Context<'_>,
+        permit: &Permit,
+        sent_at: MonoTime,
+        in_flight: u32,
+        draw: Draw,
+    ) -> Pause {
+        let Some(scope) = self.scopes.get_mut(&permit.scope) else {
+            return Pause::Backoff;
+        };
+        if scope.refused_without_hint(cx.now, sent_at, in_flight) {
+            return Pause::Backoff;
+        }
+        let wait = backoff::refused_delay(scope.refused_in_a_row(), draw);
+        scope.cool_down(cx.now, wait, None, false);
+        self.tightened += 1;
+        self.line.unpark_all();
+        Pause::None
+    }
+
+    /// One hint parks what it covers: the route group, or all of them once two say the same.
+    fn cool_down(
+        &mut self,
+        cx: &Context<'_>,
+        permit: &Permit,
+        wait: Duration,
+        source: Option<HintSource>,
+        exhausted: bool,
+        wide: Wide,
+    ) {
+        let now = cx.now;
+        let others_too = self.scopes.iter().any(|((route, credential), scope)| {
+            *route != permit.scope.0
+                && (wide == Wide::Upstream || *credential == permit.scope.1)
+                && scope.last_refused() > MonoTime::ZERO
+                && now.since(scope.last_refused()) <= ESCALATION_WINDOW
+        });
+        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
+            scope.cool_down(now, wait, source, exhausted);
+        }
+        if others_too {
+            match wide {
+                Wide::Upstream => self.whole.cool_down(now, wait, source, exhausted),
+                Wide::Credential => {
+                    if self.credentials.len() >= super::SCOPES_MAX {
+                        self.credentials.retain(|_, scope| !scope.is_idle(now));
+                    }
+                    if self.credentials.len() < super::SCOPES_MAX {
+                        let scope = self.credentials.entry(permit.credential).or_default();
+                        scope.cool_down(now, wait, source, exhausted);
+                    }
+                }
+            }
+        }
+        self.tightened += 1;
+        self.line.unpark_all();
+        if let Some(image) = self.cooldown_image(now, permit.scope) {
+            self.events.push(Event::Cooldown(image));
+        }
+    }
+
+    fn decide(
+        &mut self,
+        cx: &Context<'_>,
+        ticket: &mut Ticket,
+        report: &Report,
+        pause: Pause,
+        is_probe: bool,
+    ) -> Verdict {
+        let outcome = &report.outcome;
+        let Some(route) = route_settings(cx.cfg, &self.routes, ticket.needs.route) else {
+            return Verdict::Relay;
+        };
+        if matches!(outcome.class, Class::Ok | Class::Permanent) || route.mode == Mode::Shadow {
+            return Verdict::Relay;
+        }
+        let retry = &route.retry;
+        let uncounted = match outcome.class {
+            Class::Throttled | Class::Exhausted => !retry.throttled_counts,
+            Class::Stale => true,
+            Class::Ok
+            | Class::Permanent
+            | Class::Credential
+            | Class::Transient
+            | Class::Misdirected
+            | Class::Unhealthy
+            | Class::Overloaded
+            | Class::TimedOut
+            | Class::Client => false,
+        };
+        ticket.counted = ticket.counted.saturating_add(u8::from(!uncounted));
+        let ask = RetryAsk {
+            attempt: ticket.attempts,
+            counted: ticket.counted,
+            safety: ticket.needs.safety,
+            replay: report.replay,
+            used_once: ticket.used_once,
+            retry_mode: report.retry_mode,
+        };
+        let kind = match retry::permitted(outcome, retry, &ask) {
+            Ok(kind) => kind,
+            Err(retry::GiveUp::NotRetryable) => return Verdict::GiveUp(GiveUp::NotRetryable),
+            Err(retry::GiveUp::AttemptsSpent) => return Verdict::GiveUp(GiveUp::AttemptsSpent),
+            Err(retry::GiveUp::BodyNotReplayable) => {
+                return Verdict::GiveUp(GiveUp::BodyNotReplayable);
+            }
+        };
+        let not_before = self.rest(cx, ticket, kind, pause, retry, report);
+        self.schedule(cx, ticket, kind, not_before, retry, is_probe)
+    }
+
+    fn rest(
+        &self,
+        cx: &Context<'_>,
+        ticket: &mut Ticket,
+        kind: RepeatKind,
+        pause: Pause,
+        retry: &RetrySettings,
+        report: &Report,
+    ) -> MonoTime {
+        let [_, draw] = report.draws;
+        let nth = u32::from(ticket.attempts);
+        let delay = match (kind, pause) {
+            (RepeatKind::Once | RepeatKind::Stale, _) | (RepeatKind::Refused, Pause::None) => {
+                return cx.now;
+            }
+            (RepeatKind::Refused | RepeatKind::Failure, Pause::Refused) => {
+                backoff::refused_delay(nth, draw)
+            }
+            // Others are served, so a short step back is enough.
+            (RepeatKind::Refused, Pause::Backoff) => {
+                backoff::delay(&retry.backoff, 1, ticket.last_backoff, draw)
+            }
+            (RepeatKind::Failure, Pause::Backoff | Pause::None) => {
+                let counted = u32::from(ticket.counted.max(1));
+                backoff::delay(&retry.backoff, counted, ticket.last_backoff, draw)
+            }
+        };
+        ticket.last_backoff = delay;
+        cx.now + delay
+    }
+
+    /// Stop before the delay: a wait that would end too late is not started.
+    fn schedule(
+        &mut self,
+        cx: &Context<'_>,
+        ticket: &mut Ticket,
+        kind: RepeatKind,
+        not_before: MonoTime,
+        retry: &RetrySettings,
+        is_probe: bool,
+    ) -> Verdict {
+        ticket.waiting_since = cx.now;
+        let earliest = not_before.max(self.opens_at(cx, ticket));
+        if self.draining || earliest > ticket.give_up_at() {
+            return Verdict::GiveUp(GiveUp::DeadlineTooNear { at: earliest });
+        }
+        match kind {
+            RepeatKind::Failure => {
+                let (ratio, floor) = (retry.budget_ratio, retry.budget_floor_per_minute);
+                if !is_probe && !self.budget.try_withdraw(ratio, floor, cx.now) {
+                    return Verdict::GiveUp(GiveUp::BudgetSpent);
+                }
+            }
+            RepeatKind::Once => ticket.used_once = true,
+            RepeatKind::Refused | RepeatKind::Stale => {}
+        }
+        let fresh = matches!(kind, RepeatKind::Once | RepeatKind::Stale);
+        Verdict::Retry(RetryPlan {
+            not_before,
+            fresh,
+            kind,
+        })
+    }
+
+    /// When breaker and cooldowns, as they stand, would let this exchange through.
+    fn opens_at(&mut self, cx: &Context<'_>, ticket: &Ticket) -> MonoTime {
+        match self.check_barriers(cx, &ticket.needs) {
+            Ok(()) => cx.now,
+            Err(obstacle) => obstacle.until.unwrap_or(cx.now),
+        }
+    }
+}
+
+/// What this exchange alone has to do before its next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// Nothing: the scope is closed for everybody until the upstream's time.
+    None,
+    /// Its own backoff.
+    Backoff,
+    /// The longer one of a refusal or an overload that named no time.
+    Refused,
+}
+
+/// Whom a hint covers once two route groups have heard the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wide {
+    Credential,
+    Upstream,
+}

@@ -1,0 +1,210 @@
+//! The state as plain data: to show, to measure and to compare.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Context, Forced, UpstreamPolicy, route_settings};
+use crate::policy::breaker::Circuit;
+use crate::policy::line::{CredentialId, RouteId};
+use crate::policy::outcome::HintSource;
+use crate::policy::scope::Scope;
+use crate::policy::time::MonoTime;
+
+/// One upstream at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamImage {
+    /// The upstream's own breaker first, then those of routes.
+    pub breakers: Vec<BreakerImage>,
+    /// Pauses in force.
+    pub cooldowns: Vec<CooldownImage>,
+    /// Quotas as last described.
+    pub quotas: Vec<QuotaImage>,
+    /// Attempts in flight.
+    pub in_flight: u32,
+    /// The lowest limit found from refusals without a hint.
+    pub adaptive_limit: Option<u32>,
+    /// Exchanges in line.
+    pub queued: usize,
+    /// Share of the retry budget that is left.
+    pub budget_left: f64,
+    /// Routes with their names and attempts in flight.
+    pub routes: Vec<(Arc<str>, u32)>,
+}
+
+/// A breaker at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakerImage {
+    /// `None` for the upstream's own.
+    pub route: Option<Arc<str>>,
+    /// What it shows.
+    pub circuit: Circuit,
+    /// Share of failures in its window.
+    pub failure_ratio: f64,
+    /// Set by hand.
+    pub forced: Option<Forced>,
+}
+
+/// A pause at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CooldownImage {
+    /// `upstream`, `credential …`, `route search`.
+    pub scope: String,
+    /// When it ends.
+    pub until: MonoTime,
+    /// When the upstream said so.
+    pub received: MonoTime,
+    /// What it said.
+    pub wait: Duration,
+    /// In which field.
+    pub source: Option<HintSource>,
+    /// Hours away.
+    pub exhausted: bool,
+}
+
+/// A quota at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaImage {
+    /// As in [`CooldownImage::scope`].
+    pub scope: String,
+    /// Requests per window.
+    pub limit: Option<u64>,
+    /// What may still go.
+    pub remaining: u64,
+    /// When it is renewed.
+    pub reset: Option<MonoTime>,
+}
+
+impl UpstreamPolicy {
+    /// Everything there is to see.
+    pub fn image(&self, cx: &Context<'_>) -> UpstreamImage {
+        let retry = cx.cfg.routes.first().map(|route| &route.retry);
+        UpstreamImage {
+            breakers: self.breaker_images(cx),
+            cooldowns: self.cooldown_images(cx.now),
+            quotas: self.quota_images(),
+            in_flight: self.in_flight,
+            adaptive_limit: self
+                .scopes
+                .values()
+                .filter_map(|scope| scope.adaptive.limit())
+                .min(),
+            queued: self.line.len(),
+            budget_left: retry.map_or(1.0, |retry| {
+                let (ratio, floor) = (retry.budget_ratio, retry.budget_floor_per_minute);
+                self.budget.remaining_ratio(ratio, floor, cx.now)
+            }),
+            routes: self
+                .routes
+                .iter()
+                .map(|route| (route.name.clone(), route.in_flight))
+                .collect(),
+        }
+    }
+
+    /// The pause that covers this scope, the widest first.
+    pub fn cooldown_image(
+        &self,
+        now: MonoTime,
+        key: (RouteId, CredentialId),
+    ) -> Option<CooldownImage> {
+        let wide = self
+            .credentials
+            .get(&key.1)
+            .map(|scope| (credential_name(key.1), scope));
+        let narrow = self
+            .scopes
+            .get(&key)
+            .map(|scope| (self.scope_name(key), scope));
+        std::iter::once(("upstream".to_owned(), &self.whole))
+            .chain(wide)
+            .chain(narrow)
+            .find_map(|(name, scope)| cooldown(now, name, scope))
+    }
+
+    fn breaker_images(&self, cx: &Context<'_>) -> Vec<BreakerImage> {
+        let own = BreakerImage {
+            route: None,
+            circuit: self.breaker.circuit(cx.now),
+            failure_ratio: self.breaker.failure_ratio(&cx.cfg.breaker, cx.now),
+            forced: self.forced.clone().filter(|forced| cx.now < forced.until),
+        };
+        let routes = self.routes.iter().enumerate().filter_map(|(at, route)| {
+            let breaker = route.breaker.as_ref()?;
+            let id = RouteId(u16::try_from(at).ok()?);
+            let settings = route_settings(cx.cfg, &self.routes, id)?.breaker.as_ref()?;
+            Some(BreakerImage {
+                route: Some(route.name.clone()),
+                circuit: breaker.circuit(cx.now),
+                failure_ratio: breaker.failure_ratio(settings, cx.now),
+                forced: route.forced.clone().filter(|forced| cx.now < forced.until),
+            })
+        });
+        std::iter::once(own).chain(routes).collect()
+    }
+
+    fn cooldown_images(&self, now: MonoTime) -> Vec<CooldownImage> {
+        let whole = std::iter::once(("upstream".to_owned(), &self.whole));
+        let wide = self
+            .credentials
+            .iter()
+            .map(|(id, scope)| (credential_name(*id), scope));
+        let narrow = self
+            .scopes
+            .iter()
+            .map(|(key, scope)| (self.scope_name(*key), scope));
+        let mut images: Vec<_> = whole
+            .chain(wide)
+            .chain(narrow)
+            .filter_map(|(name, scope)| cooldown(now, name, scope))
+            .collect();
+        images.sort_by(|a, b| a.scope.cmp(&b.scope));
+        images
+    }
+
+    fn quota_images(&self) -> Vec<QuotaImage> {
+        let mut images: Vec<_> = self
+            .scopes
+            .iter()
+            .filter_map(|(key, scope)| {
+                let quota = scope.quota()?;
+                Some(QuotaImage {
+                    scope: self.scope_name(*key),
+                    limit: quota.limit,
+                    remaining: quota.left,
+                    reset: quota.reset,
+                })
+            })
+            .collect();
+        images.sort_by(|a, b| a.scope.cmp(&b.scope));
+        images
+    }
+
+    fn scope_name(&self, (route, credential): (RouteId, CredentialId)) -> String {
+        let name = self
+            .routes
+            .get(usize::from(route.0))
+            .map_or("default", |route| &*route.name);
+        if Self::is_anonymous(credential) {
+            format!("route {name}")
+        } else {
+            format!("route {name}, {}", credential_name(credential))
+        }
+    }
+}
+
+fn cooldown(now: MonoTime, scope_name: String, scope: &Scope) -> Option<CooldownImage> {
+    let cooldown = scope.cooldown(now)?;
+    Some(CooldownImage {
+        scope: scope_name,
+        until: cooldown.until,
+        received: cooldown.received,
+        wait: cooldown.wait,
+        source: cooldown.source,
+        exhausted: cooldown.exhausted,
+    })
+}
+
+/// A few digits of a salted hash: enough to tell two apart, useless to guess either.
+fn credential_name(credential: CredentialId) -> String {
+    format!("credential {:06x}", credential.0 >> 40)
+}
