@@ -1,1 +1,251 @@
-//! To be written.
+//! The running configuration: immutable, swapped whole.
+//!
+//! A [`Gateway`] is what one configuration means; an exchange keeps the one it began with to its
+//! end. [`Common`] is what all of them share: clock, limits, counters. State that was learned lies
+//! in [`upstream::UpstreamState`] and is handed on from one gateway to the next.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use arc_swap::ArcSwap;
+use tokio::sync::broadcast;
+
+pub mod clock;
+
+pub mod route;
+
+mod path;
+
+pub mod upstream;
+
+pub mod view;
+
+pub mod control;
+
+use self::clock::Clock;
+use self::route::Routes;
+use self::upstream::{Upstream, UpstreamState};
+use crate::admin::view::EventView;
+use crate::config::settings::{Settings, UpstreamConfig};
+use crate::policy::limits::{Limits, UpstreamId};
+use crate::policy::time::Draw;
+use crate::proxy::head::UpstreamHead;
+use crate::telemetry::access::AccessLogger;
+use crate::telemetry::metrics::Metrics;
+use crate::transport::{ReplayMemory, Target, TargetError};
+
+/// Events kept for a reader that falls behind.
+const EVENT_BACKLOG: usize = 256;
+
+/// What one configuration means.
+pub struct Gateway {
+    /// The configuration itself.
+    pub settings: Arc<Settings>,
+    /// From a request head to an upstream and a route.
+    pub routes: Routes,
+    /// In the order of the settings.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Which exchanges get a line, and how it looks.
+    pub access: AccessLogger,
+    /// Request bodies kept for a repeat, all exchanges together.
+    pub replay_memory: Arc<ReplayMemory>,
+    /// What all configurations share.
+    pub common: Arc<Common>,
+}
+
+/// The gateway in force. Reading it costs an atomic load.
+pub type Live = Arc<ArcSwap<Gateway>>;
+
+/// What outlives every configuration.
+pub struct Common {
+    /// The one clock.
+    pub clock: Clock,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+    /// New exchanges are refused.
+    pub draining: AtomicBool,
+    limits: Mutex<Limits>,
+    states: Mutex<HashMap<UpstreamId, Weak<UpstreamState>>>,
+    next_state: AtomicU32,
+    events: broadcast::Sender<EventView>,
+    salt: RandomState,
+}
+
+/// Why a configuration cannot be put to work.
+#[derive(Debug, thiserror::Error)]
+#[error("upstreams.{upstream}: {cause}")]
+pub struct BuildError {
+    /// Whose settings.
+    pub upstream: Arc<str>,
+    /// What is wrong with them.
+    #[source]
+    pub cause: TargetError,
+}
+
+impl Gateway {
+    /// Builds everything anew, except the state of upstreams that are still the same upstream
+    /// (name and origin). Nothing of the running gateway is touched: should this fail, it goes on.
+    ///
+    /// # Errors
+    ///
+    /// A certificate file that cannot be used.
+    pub fn build(
+        settings: Arc<Settings>,
+        access: AccessLogger,
+        common: &Arc<Common>,
+        previous: Option<&Self>,
+    ) -> Result<Self, BuildError> {
+        let mut upstreams = Vec::with_capacity(settings.upstreams.len());
+        for config in &settings.upstreams {
+            let same = previous.and_then(|previous| previous.same(config));
+            upstreams.push(Arc::new(build_upstream(config, common, same)?));
+        }
+        let memory_max = settings.limits.replay_memory_max;
+        let replay_memory = previous
+            .map(|previous| previous.replay_memory.clone())
+            .filter(|memory| memory.max() == memory_max)
+            .unwrap_or_else(|| Arc::new(ReplayMemory::new(memory_max)));
+        let routes = Routes::new(&settings.upstreams);
+        Ok(Self { routes, upstreams, access, replay_memory, common: common.clone(), settings })
+    }
+
+    /// Puts the rules of this gateway in force for everybody who waits or will come.
+    pub fn enforce(&self) {
+        self.common.limits().configure(&self.settings.limits);
+        for upstream in &self.upstreams {
+            upstream.state.configure(&upstream.config.policy, &upstream.metrics);
+        }
+        let turns = self.common.limits().take_turns();
+        self.common.give_turns(turns);
+    }
+
+    /// The upstream of that name.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.iter().find(|upstream| *upstream.config.name == *name)
+    }
+
+    fn same(&self, config: &UpstreamConfig) -> Option<&Arc<Upstream>> {
+        self.upstream(&config.name).filter(|upstream| upstream.config.origin == config.origin)
+    }
+}
+
+fn build_upstream(
+    config: &UpstreamConfig,
+    common: &Arc<Common>,
+    same: Option<&Arc<Upstream>>,
+) -> Result<Upstream, BuildError> {
+    let config = Arc::new(config.clone());
+    let metrics = common.metrics.upstream(&config);
+    // A target owns its connections; one that would be the same is kept, with them.
+    let kept = same.filter(|same| {
+        same.config.tls == config.tls && same.config.connect_timeout == config.connect_timeout
+            && config.tls == crate::config::settings::TlsConfig::default()
+    });
+    let target = match kept {
+        Some(same) => same.target.clone(),
+        None => Arc::new(
+            Target::new(&config.origin, &config.tls, config.connect_timeout)
+                .map_err(|cause| BuildError { upstream: config.name.clone(), cause })?,
+        ),
+    };
+    let state = match same {
+        Some(same) => same.state.clone(),
+        None => common.new_state(&config, &metrics),
+    };
+    let route_ids = state.with(|policy, _| policy.learn_routes(&config.policy));
+    let head = UpstreamHead::new(&config);
+    Ok(Upstream { head, target, route_ids, metrics, state, config })
+}
+
+impl Common {
+    /// Everything at its beginning.
+    pub fn new(clock: Clock, metrics: Arc<Metrics>, settings: &Settings) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            metrics,
+            draining: AtomicBool::new(false),
+            limits: Mutex::new(Limits::new(&settings.limits)),
+            states: Mutex::default(),
+            next_state: AtomicU32::new(1),
+            events: broadcast::channel(EVENT_BACKLOG).0,
+            salt: RandomState::new(),
+        })
+    }
+
+    /// Limits that span upstreams. Always locked after an upstream, never before one.
+    pub fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A draw, so that the policy's decisions can be replayed with the same one.
+    pub fn draw() -> Draw {
+        Draw(fastrand::u32(..))
+    }
+
+    /// 80 bits and more of chance, for an id.
+    pub fn chance() -> u128 {
+        fastrand::u128(..)
+    }
+
+    /// Tells whoever follows the events.
+    pub fn tell(&self, event: EventView) {
+        // Nobody listening is the usual case.
+        let _ = self.events.send(event);
+    }
+
+    /// Follows the events from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<EventView> {
+        self.events.subscribe()
+    }
+
+    /// A salted hash of what identifies a caller; tells two apart, reveals neither.
+    pub fn salted(&self, bytes: &[u8]) -> u64 {
+        // Zero is nobody.
+        self.salt.hash_one(bytes).max(1)
+    }
+
+    /// Whether new exchanges are refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Lets these upstreams look whether somebody can go, and those whose turn comes by that.
+    pub fn give_turns(&self, turns: Vec<UpstreamId>) {
+        // Each turn either takes a permit or leaves a list, so the rounds are bounded by nature;
+        // the bound here is for the bug that would make them endless.
+        const ROUNDS_MAX: usize = 10_000;
+        let mut pending = VecDeque::from(turns);
+        for _ in 0..ROUNDS_MAX {
+            let Some(id) = pending.pop_front() else { return };
+            let state = self.states().get(&id).and_then(Weak::upgrade);
+            match state {
+                Some(state) => pending.extend(state.with_own(|policy, cx| policy.turn(cx)).1),
+                None => {
+                    let mut limits = self.limits();
+                    limits.forget(id);
+                    pending.extend(limits.take_turns());
+                }
+            }
+        }
+        debug_assert!(false, "turns went round and round");
+    }
+
+    fn new_state(
+        self: &Arc<Self>,
+        config: &UpstreamConfig,
+        metrics: &Arc<crate::telemetry::upstream::UpstreamMetrics>,
+    ) -> Arc<UpstreamState> {
+        let id = UpstreamId(self.next_state.fetch_add(1, Ordering::Relaxed));
+        let state = Arc::new(UpstreamState::new(id, config, metrics.clone(), self.clone()));
+        let mut states = self.states();
+        states.retain(|_, state| state.strong_count() > 0);
+        states.insert(id, Arc::downgrade(&state));
+        state
+    }
+
+    fn states(&self) -> MutexGuard<'_, HashMap<UpstreamId, Weak<UpstreamState>>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

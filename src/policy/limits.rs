@@ -190,6 +190,14 @@ impl Limits {
         }
     }
 
+    /// The upstream is gone; it waits for nothing.
+    pub fn forget(&mut self, upstream: UpstreamId) {
+        let all: Vec<PoolId> = self.pools.keys().copied().collect();
+        for id in all {
+            self.withdraw(upstream, id);
+        }
+    }
+
     /// One more exchange waits; refused when the process holds as many as it may.
     pub fn enter_queue(&mut self) -> Result<(), ()> {
         if self.queued >= self.queue_max {

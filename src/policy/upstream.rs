@@ -198,6 +198,19 @@ pub enum Refusal {
     Draining,
 }
 
+impl Refusal {
+    /// When it would work, if that is known.
+    pub fn until(&self) -> Option<MonoTime> {
+        match self {
+            Self::BreakerOpen { until }
+            | Self::Cooldown { until }
+            | Self::Exhausted { until }
+            | Self::Paced { until } => Some(*until),
+            Self::QueueFull | Self::QueueTimeout { .. } | Self::Draining => None,
+        }
+    }
+}
+
 /// What the adapter must do once the lock is released.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -268,37 +281,42 @@ impl UpstreamPolicy {
         policy
     }
 
-    /// Takes over new settings and says under which id each route of theirs is known, in order.
-    /// Nothing learned is lost; whoever waits is judged by the new rules from now on.
-    pub fn configure(&mut self, cfg: &UpstreamSettings) -> Vec<RouteId> {
-        for route in &mut self.routes {
-            route.setting = 0;
-        }
+    /// Says under which id each route of these settings is known, in their order. A new route
+    /// gets an id; nothing is judged by the settings yet.
+    pub fn learn_routes(&mut self, cfg: &UpstreamSettings) -> Vec<RouteId> {
         let mut ids = Vec::with_capacity(cfg.routes.len());
-        for (setting, settings) in cfg.routes.iter().enumerate() {
-            let at = self
-                .routes
-                .iter()
-                .position(|route| route.name == settings.name);
+        for settings in &cfg.routes {
+            let at = self.routes.iter().position(|route| route.name == settings.name);
             let at = at.unwrap_or_else(|| {
                 self.routes.push(Route {
                     name: settings.name.clone(),
-                    setting,
+                    setting: 0,
                     in_flight: 0,
                     breaker: None,
                     forced: None,
                 });
                 self.routes.len() - 1
             });
-            if let Some(route) = self.routes.get_mut(at) {
-                route.setting = setting;
-                match (&settings.breaker, &route.breaker) {
-                    (Some(_), None) => route.breaker = Some(Breaker::default()),
-                    (None, Some(_)) => route.breaker = None,
-                    (Some(_), Some(_)) | (None, None) => {}
-                }
-            }
             ids.push(RouteId(u16::try_from(at).unwrap_or(0)));
+        }
+        ids
+    }
+
+    /// Takes over new settings. Nothing learned is lost; whoever waits is judged by the new rules
+    /// from now on. Returns what [`Self::learn_routes`] does.
+    pub fn configure(&mut self, cfg: &UpstreamSettings) -> Vec<RouteId> {
+        let ids = self.learn_routes(cfg);
+        for route in &mut self.routes {
+            route.setting = 0;
+        }
+        for ((setting, settings), id) in cfg.routes.iter().enumerate().zip(&ids) {
+            let Some(route) = self.routes.get_mut(usize::from(id.0)) else { continue };
+            route.setting = setting;
+            match (&settings.breaker, &route.breaker) {
+                (Some(_), None) => route.breaker = Some(Breaker::default()),
+                (None, Some(_)) => route.breaker = None,
+                (Some(_), Some(_)) | (None, None) => {}
+            }
         }
         self.line.unpark_all();
         ids

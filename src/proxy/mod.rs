@@ -1,3 +1,371 @@
 //! The life of one exchange.
+//!
+//! [`Proxy::handle`] has the steps as its paragraphs: check the head, find the route, read what
+//! the client says, wait for the turn and send ([`attempts`]), relay. Every answer that forbear
+//! gives itself leaves through [`Proxy::refuse`], which sees to what the client still sends.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{CONNECTION, EXPECT};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+pub mod target;
+
+pub mod directives;
+
+pub mod head;
+
+pub mod response_head;
 
 pub mod reject;
+
+pub mod problem;
+
+mod attempts;
+
+mod exchange;
+
+mod gate;
+
+mod relay;
+
+mod upgrade;
+
+pub use self::relay::DownBody;
+
+use self::attempts::{Relay, RelayBody};
+use self::directives::Directives;
+use self::exchange::{Exchange, Keys, Teller};
+use self::reject::Rejection;
+use self::response_head::Follows;
+use self::target::Target;
+use self::upgrade::Tunnel;
+use crate::gateway::{Gateway, Live};
+use crate::policy::time::MonoTime;
+use crate::serve::connection::Connection;
+use crate::serve::{Exchanges, Intake, ListenerId, Protocol, Violation};
+use crate::telemetry::story::{Decision, Ending};
+use crate::transport::{Replay, Source};
+
+/// What a client still sends after an answer made here is read up to this size …
+const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+/// … and for this long; then its connection closes behind the answer.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Turns requests into responses, by the configuration in force.
+#[derive(Clone)]
+pub struct Proxy {
+    live: Live,
+}
+
+impl Exchanges for Proxy {
+    type Body = DownBody;
+
+    fn call(
+        &self,
+        intake: Intake,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Response<DownBody>> + Send + 'static {
+        let gateway = self.live.load_full();
+        let metrics = gateway.common.metrics.clone();
+        let whole = Box::pin(handle(gateway, intake, connection));
+        async move {
+            Caught(whole).await.unwrap_or_else(|()| {
+                metrics.panics.inc();
+                tracing::error!("an exchange panicked; it was answered, and the others go on");
+                plain_internal()
+            })
+        }
+    }
+}
+
+impl Proxy {
+    /// A proxy for whatever gateway is in force when a request comes.
+    pub fn new(live: Live) -> Self {
+        Self { live }
+    }
+}
+
+async fn handle(
+    gateway: Arc<Gateway>,
+    intake: Intake,
+    connection: Arc<Connection>,
+) -> Response<DownBody> {
+    let request = match intake {
+        Intake::Request(request) => request,
+        Intake::Refused(violation) => {
+            let teller = Teller::begin(&gateway, Method::GET, "");
+            return refuse(teller, violation.into(), None, &connection).await;
+        }
+    };
+    let (mut parts, incoming) = request.into_parts();
+    let downstream = parts.extensions.remove::<OnUpgrade>();
+    let mut teller = Teller::begin(&gateway, parts.method.clone(), parts.uri.path());
+    let expects_continue = parts.headers.contains_key(EXPECT);
+
+    let (prepared, body) = match prepare(&gateway, &parts, &connection, &mut teller) {
+        Ok(prepared) => {
+            let replay_max = prepared.upstream.config.replay_body_max;
+            let body = replay(&gateway, incoming, replay_max);
+            (prepared, body)
+        }
+        Err(rejection) => {
+            let body = (!expects_continue).then(|| replay(&gateway, incoming, 0));
+            return refuse(teller, rejection, body.as_ref(), &connection).await;
+        }
+    };
+    let exchange = Exchange {
+        gateway: &gateway,
+        upstream: &prepared.upstream,
+        route: prepared.route,
+        parts: &parts,
+        path: &prepared.path,
+        query: prepared.query.as_deref(),
+        directives: &prepared.directives,
+        safety: directives::safety(&parts.method, &parts.headers, &prepared.directives),
+        upgrade: head::upgrade(&parts),
+        body: &body,
+        expects_continue,
+        deadline: prepared.deadline,
+        number: next_number(),
+    };
+    let keys = Keys::join(&gateway, &teller.story.keys);
+    match attempts::run(&exchange, &keys, &mut teller).await {
+        Ok(relay) => {
+            let upgrade = exchange.upgrade.clone();
+            relay_down(relay, upgrade, downstream, &exchange, teller, &connection).await
+        }
+        Err(rejection) => {
+            // Where the body's framing was broken, the gate knows what was wrong with it.
+            let rejection = connection.violation().map_or(rejection, Rejection::from);
+            let unread = !expects_continue || body.bytes_seen() > 0;
+            refuse(teller, rejection, unread.then_some(&body), &connection).await
+        }
+    }
+}
+
+/// A request that may go on.
+struct Prepared {
+    upstream: Arc<crate::gateway::upstream::Upstream>,
+    route: usize,
+    path: String,
+    query: Option<String>,
+    directives: Directives,
+    deadline: MonoTime,
+}
+
+/// Head, route and the client's wishes.
+fn prepare(
+    gateway: &Arc<Gateway>,
+    parts: &Parts,
+    connection: &Connection,
+    teller: &mut Teller,
+) -> Result<Prepared, Rejection> {
+    head::check(parts)?;
+    let target = Target::parse(parts, connection.local())?;
+    let own = match connection.listener() {
+        ListenerId::Main(_) => None,
+        ListenerId::Upstream(name) => {
+            gateway.upstreams.iter().position(|upstream| upstream.config.name == *name)
+        }
+    };
+    let found = gateway
+        .routes
+        .find(own, &parts.method, &target)
+        .map_err(|why| Rejection::no_route(why, target.path, &gateway.routes))?;
+    let upstream = gateway.upstreams.get(found.upstream).ok_or_else(Rejection::internal)?;
+    teller.routed(upstream, found.route);
+
+    let common = &gateway.common;
+    let directives = Directives::parse(&parts.headers, teller.story.started)?;
+    let route = upstream.route(found.route);
+    let default_key = route.and_then(|route| route.key.clone()).or(upstream.config.key.clone());
+    let story = &mut teller.story;
+    story.flow.clone_from(&directives.flow);
+    story.run.clone_from(&directives.run);
+    story.keys.clone_from(&directives.keys);
+    if story.keys.is_empty() {
+        story.keys.extend(default_key);
+    }
+    if common.is_draining() {
+        return Err(Rejection::draining(common.clock.wall()));
+    }
+    let deadline =
+        directives.deadline.map_or(MonoTime::MAX, |left| common.clock.now() + left);
+    Ok(Prepared {
+        upstream: upstream.clone(),
+        route: found.route,
+        path: found.path.to_owned(),
+        query: found.query.map(str::to_owned),
+        directives,
+        deadline,
+    })
+}
+
+fn replay(gateway: &Gateway, incoming: Incoming, keep_max: u64) -> Replay {
+    let piece_timeout = gateway.settings.proxy.body_timeout;
+    Replay::new(
+        Source::Incoming(incoming),
+        keep_max,
+        gateway.replay_memory.clone(),
+        piece_timeout,
+    )
+}
+
+/// Gives the upstream's answer to the client.
+async fn relay_down(
+    relay: Relay,
+    upgrade: Option<HeaderValue>,
+    downstream: Option<OnUpgrade>,
+    exchange: &Exchange<'_>,
+    mut teller: Teller,
+    connection: &Arc<Connection>,
+) -> Response<DownBody> {
+    let Relay { mut parts, body, retry_at } = relay;
+    let upstream_side = parts.extensions.remove::<OnUpgrade>();
+    let method = &exchange.parts.method;
+    let follows = match response_head::downstream_response(&mut parts, method, upgrade.as_ref()) {
+        Ok(follows) => follows,
+        Err(bad) => {
+            drop(body);
+            let name = &exchange.upstream.config.name;
+            let detail = format!("Upstream {name} sent a response that is no valid HTTP: {}.", bad.0);
+            let kind = crate::transport::error::SendErrorKind::BadResponse;
+            let rejection = Rejection::failed(reject::Code::RetriesExhausted, kind, detail);
+            return refuse(teller, rejection, Some(exchange.body), connection).await;
+        }
+    };
+    let anchor = exchange.gateway.common.clock.anchor();
+    if let Some(at) = retry_at {
+        response_head::raise_retry_after(&mut parts.headers, at.since(anchor.mono), anchor.wall);
+    }
+    teller.story.status = parts.status.as_u16();
+    teller.story.bytes_up = exchange.body.bytes_seen();
+    if follows == Follows::Upgraded {
+        teller.story.decision = Decision::Upgraded;
+    }
+    response_head::annotate(&mut parts.headers, &teller.story, retry_at.map(|at| anchor.wall(at)));
+    // What is left of the body may still be on its way up; nobody must wait for its connection.
+    if connection.protocol() == Protocol::Http1 && !exchange.body.ended() {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        connection.close_after();
+    }
+    let body = match (body, follows) {
+        (RelayBody::Streaming(_, in_flight), Follows::Upgraded) => {
+            parts.headers.remove(CONNECTION);
+            return switch(parts, upgrade, downstream, upstream_side, in_flight, teller, connection);
+        }
+        (RelayBody::Streaming(body, in_flight), Follows::Body | Follows::Nothing) => {
+            DownBody::stream(body, in_flight, exchange.body.clone(), teller)
+        }
+        (RelayBody::Kept(bytes), Follows::Body | Follows::Nothing | Follows::Upgraded) => {
+            DownBody::whole(bytes, teller)
+        }
+    };
+    if upgrade.is_some() {
+        connection.upgrade_settled(false);
+    }
+    Response::from_parts(parts, body)
+}
+
+fn switch(
+    mut parts: http::response::Parts,
+    upgrade: Option<HeaderValue>,
+    downstream: Option<OnUpgrade>,
+    upstream: Option<OnUpgrade>,
+    in_flight: gate::InFlight,
+    teller: Teller,
+    connection: &Arc<Connection>,
+) -> Response<DownBody> {
+    connection.upgrade_settled(true);
+    if let (Some(downstream), Some(upstream)) = (downstream, upstream) {
+        Tunnel { downstream, upstream }.open(in_flight, teller);
+    }
+    parts.status = StatusCode::SWITCHING_PROTOCOLS;
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = upgrade {
+        parts.headers.entry(http::header::UPGRADE).or_insert(protocol);
+    }
+    Response::from_parts(parts, DownBody::untold(bytes::Bytes::new()))
+}
+
+/// The one way out of every answer that forbear makes itself. What the client still sends is read
+/// within small bounds, or the connection closes behind the answer: an unread body must never
+/// become the next request.
+async fn refuse(
+    mut teller: Teller,
+    mut rejection: Rejection,
+    body: Option<&Replay>,
+    connection: &Arc<Connection>,
+) -> Response<DownBody> {
+    teller.rejected(&rejection);
+    let is_drained = match body {
+        Some(body) if !rejection.close => body.drain(DRAIN_BYTES_MAX, DRAIN_TIME_MAX).await,
+        Some(_) | None => false,
+    };
+    teller.story.bytes_up = body.map_or(0, Replay::bytes_seen);
+    if !is_drained && connection.protocol() == Protocol::Http1 {
+        rejection.close = true;
+    }
+    if connection.protocol() == Protocol::Http2 {
+        rejection.close = false;
+    }
+    if rejection.close {
+        connection.close_after();
+    }
+    connection.upgrade_settled(false);
+    let is_head = problem::is_head_only(&teller.story.method);
+    let response = problem::render(&rejection, &teller.story, is_head);
+    teller.story.ending = Ending::Rejected(rejection.code.name());
+    response.map(|bytes| DownBody::whole(bytes, teller))
+}
+
+fn plain_internal() -> Response<DownBody> {
+    let mut response = Response::new(DownBody::untold(bytes::Bytes::from_static(
+        b"{\"type\":\"urn:forbear:internal\",\"status\":500,\"code\":\"internal\"}",
+    )));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    let headers = response.headers_mut();
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+impl From<Violation> for Rejection {
+    fn from(violation: Violation) -> Self {
+        Self::new(violation.code, violation.detail).with_status(violation.status).closing()
+    }
+}
+
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A panic in one exchange ends that exchange and nothing else.
+struct Caught<F>(Pin<Box<F>>);
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, ()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(_) => Poll::Ready(Err(())),
+        }
+    }
+}
+

@@ -1,0 +1,224 @@
+//! One upstream at run time: what a configuration says of it, and the state that outlives it.
+//!
+//! The policy is reached only through [`UpstreamState::with`]: one short lock, a closure that
+//! cannot await, one reading of the clock. What the policy wants done — wake a ticket, tell of a
+//! breaker, give another upstream its turn at a shared limit — is done after the locks are free.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::Common;
+use crate::admin::view::{EventKind, EventView, Moment};
+use crate::config::settings::{Origin, UpstreamConfig};
+use crate::policy::limits::UpstreamId;
+use crate::policy::line::{RouteId, TicketId};
+use crate::policy::settings::UpstreamSettings;
+use crate::policy::time::MonoTime;
+use crate::policy::upstream::{Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy};
+use crate::policy::breaker::Transition;
+use crate::proxy::head::UpstreamHead;
+use crate::telemetry::upstream::UpstreamMetrics;
+use crate::transport::Target;
+
+/// One upstream as one configuration sees it; built anew by a reload.
+pub struct Upstream {
+    /// What the file says.
+    pub config: Arc<UpstreamConfig>,
+    /// How its request heads are made.
+    pub head: UpstreamHead,
+    /// Where its bytes go.
+    pub target: Arc<Target>,
+    /// Under which id the policy knows each route of `config`.
+    pub route_ids: Vec<RouteId>,
+    /// Its counters.
+    pub metrics: Arc<UpstreamMetrics>,
+    /// What outlives a reload.
+    pub state: Arc<UpstreamState>,
+}
+
+/// What outlives a reload.
+pub struct UpstreamState {
+    /// Its place in the table of states.
+    pub id: UpstreamId,
+    /// As configured.
+    pub name: Arc<str>,
+    /// State belongs to this origin; another one starts fresh.
+    pub origin: Origin,
+    locked: Mutex<Locked>,
+    wakers: Mutex<HashMap<TicketId, Arc<Notify>>>,
+    common: Arc<Common>,
+}
+
+/// The settings lie beside the policy, under its lock, so that a reload changes the rules for
+/// those already in line, too.
+struct Locked {
+    policy: UpstreamPolicy,
+    settings: Arc<UpstreamSettings>,
+    metrics: Arc<UpstreamMetrics>,
+}
+
+impl UpstreamState {
+    /// State that knows nothing yet.
+    pub fn new(
+        id: UpstreamId,
+        config: &UpstreamConfig,
+        metrics: Arc<UpstreamMetrics>,
+        common: Arc<Common>,
+    ) -> Self {
+        Self {
+            id,
+            name: config.name.clone(),
+            origin: config.origin.clone(),
+            locked: Mutex::new(Locked {
+                policy: UpstreamPolicy::new(id, &config.policy),
+                settings: config.policy.clone(),
+                metrics,
+            }),
+            wakers: Mutex::default(),
+            common,
+        }
+    }
+
+    /// Asks or tells the policy something. Everything that follows from it has been done when this
+    /// returns.
+    pub fn with<R>(&self, f: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R) -> R {
+        let (result, turns) = self.with_own(f);
+        if !turns.is_empty() {
+            self.common.give_turns(turns);
+        }
+        result
+    }
+
+    /// As [`Self::with`], and whose turn it is at shared limits is the caller's to act on.
+    pub(super) fn with_own<R>(
+        &self,
+        f: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R,
+    ) -> (R, Vec<UpstreamId>) {
+        let now = self.common.clock.now();
+        let (result, events, turns, metrics) = {
+            let mut locked = self.lock();
+            let Locked { policy, settings, metrics } = &mut *locked;
+            let mut limits = self.common.limits();
+            let mut cx = Context { cfg: settings, limits: &mut limits, now };
+            let result = f(policy, &mut cx);
+            let events = policy.take_events();
+            let metrics = (!events.is_empty()).then(|| metrics.clone());
+            (result, events, limits.take_turns(), metrics)
+        };
+        if let Some(metrics) = metrics {
+            for event in events {
+                self.act_on(event, &metrics);
+            }
+        }
+        (result, turns)
+    }
+
+    /// Takes over new rules; whoever waits looks again.
+    pub fn configure(
+        &self,
+        settings: &Arc<UpstreamSettings>,
+        metrics: &Arc<UpstreamMetrics>,
+    ) -> Vec<RouteId> {
+        {
+            let mut locked = self.lock();
+            locked.settings = settings.clone();
+            locked.metrics = metrics.clone();
+        }
+        self.with(|policy, cx| {
+            let ids = policy.configure(cx.cfg);
+            policy.wake_everybody();
+            policy.turn(cx);
+            ids
+        })
+    }
+
+    /// Refuses newcomers and whoever waits.
+    pub fn drain(&self) {
+        self.with(|policy, _| policy.drain());
+        // Those that pause between two attempts stand in no line.
+        for waker in self.wakers().values() {
+            waker.notify_one();
+        }
+    }
+
+    /// The state as plain data, with the settings it was judged by.
+    pub fn image(&self) -> UpstreamImage {
+        self.with(|policy, cx| policy.image(cx))
+    }
+
+    /// Whoever waits under this number is woken through what is returned.
+    pub fn waker(&self, ticket: TicketId) -> Arc<Notify> {
+        self.wakers().entry(ticket).or_default().clone()
+    }
+
+    /// Nobody waits under this number any more.
+    pub fn forget_waker(&self, ticket: TicketId) {
+        self.wakers().remove(&ticket);
+    }
+
+    fn act_on(&self, event: Event, metrics: &UpstreamMetrics) {
+        match event {
+            Event::Wake(ticket) => {
+                if let Some(waker) = self.wakers().get(&ticket) {
+                    waker.notify_one();
+                }
+            }
+            Event::Breaker(route, transition) => {
+                self.tell_breaker(route.as_deref(), transition, metrics);
+            }
+            Event::Cooldown(image) => self.tell_cooldown(&image),
+        }
+    }
+
+    fn tell_breaker(&self, route: Option<&str>, change: Transition, metrics: &UpstreamMetrics) {
+        let scope = route.map_or_else(|| "upstream".to_owned(), |route| format!("route {route}"));
+        let (from, to) = (super::view::state(change.from), super::view::state(change.to));
+        metrics.transition(&scope, from, to);
+        let (upstream, reason) = (&*self.name, change.reason.name());
+        let (from, to) = (from.name(), to.name());
+        tracing::warn!(upstream, scope, from, to, reason, "breaker changed");
+        self.tell(EventKind::Breaker, scope, format!("{from} → {to}: {reason}"));
+    }
+
+    fn tell_cooldown(&self, image: &CooldownImage) {
+        let until = self.common.clock.anchor().wall(image.until);
+        let source = image.source.map_or("forbear", |source| source.name());
+        let (upstream, scope) = (&*self.name, image.scope.clone());
+        let wait_ms = u64::try_from(image.wait.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(upstream, scope, %until, wait_ms, source, "cooling down");
+        self.tell(EventKind::Cooldown, scope, format!("nothing before {until} ({source})"));
+    }
+
+    fn tell(&self, kind: EventKind, scope: String, detail: String) {
+        self.common.tell(EventView {
+            time: Moment(self.common.clock.wall()),
+            kind,
+            upstream: Some(self.name.to_string()),
+            scope: Some(scope),
+            detail,
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Locked> {
+        // A panic under the lock left whole values behind; refusing all traffic would be worse.
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, HashMap<TicketId, Arc<Notify>>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Upstream {
+    /// The settings of a route, by its place in the configuration.
+    pub fn route(&self, index: usize) -> Option<&crate::config::settings::RouteConfig> {
+        self.config.routes.get(index)
+    }
+
+    /// When `at` will be, from now; zero if it is past.
+    pub fn until(&self, at: MonoTime) -> std::time::Duration {
+        at.since(self.state.common.clock.now())
+    }
+}

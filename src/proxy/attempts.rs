@@ -1,0 +1,318 @@
+//! THE loop: wait for the turn, send, classify, settle.
+//!
+//! Whatever forbear does about an exchange happens here, in this order, and nowhere else. If any
+//! response came from the upstream, the client gets the latest one; forbear speaks for itself only
+//! when nothing was received. A response that is about to be repeated is therefore kept, up to a
+//! bound, until something newer replaces it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use http::response::Parts;
+use http_body_util::BodyExt;
+
+use super::exchange::{Exchange, Keys, Teller};
+use super::gate::{self, InFlight, Place, Stop, seconds};
+use super::head;
+use super::reject::{Code, Rejection};
+use crate::policy::classify::{Failure, Observed, classify};
+use crate::policy::outcome::{Class, Outcome, Waits};
+use crate::policy::time::MonoTime;
+use crate::policy::upstream::{GiveUp, Report, Verdict};
+use crate::gateway::Common;
+use crate::telemetry::names;
+use crate::telemetry::story::{AttemptStory, Decision, Ending};
+use crate::transport::error::{SendError, SendErrorKind};
+use crate::transport::{self, BodyFault, ResponseBody, SendOptions};
+
+/// A refused response is kept up to this size while its exchange waits; refusals are short. What
+/// is larger is not kept, and its connection is closed rather than read to the end.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// Reading it may take so long; the place in flight is held meanwhile.
+const KEPT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What the client gets.
+pub(super) struct Relay {
+    pub(super) parts: Parts,
+    pub(super) body: RelayBody,
+    /// When another request would be let through, if the answer is a refusal.
+    pub(super) retry_at: Option<MonoTime>,
+}
+
+/// Where the bytes come from.
+pub(super) enum RelayBody {
+    /// The upstream, still sending; the place in flight goes with it.
+    Streaming(ResponseBody, InFlight),
+    /// Kept from an earlier attempt.
+    Kept(Bytes),
+}
+
+/// An answer that was repeated, in case nothing newer comes.
+struct Kept {
+    parts: Parts,
+    body: Bytes,
+}
+
+/// Sends attempts until one is final.
+pub(super) async fn run(
+    exchange: &Exchange<'_>,
+    keys: &Keys,
+    teller: &mut Teller,
+) -> Result<Relay, Rejection> {
+    let mut place =
+        Place::join(exchange, keys).map_err(|refusal| gate::rejection(exchange, refusal))?;
+    let mut kept: Option<Kept> = None;
+    let mut fresh = false;
+    loop {
+        let (mut in_flight, waited) = match place.turn(exchange).await {
+            Ok(granted) => granted,
+            Err(Stop::Broken(fault)) => return Err(broken_body(fault)),
+            Err(Stop::Refused(refusal)) => {
+                let retry_at = refusal.until();
+                return last_word(kept, Decision::DeadlineTooNear, retry_at, teller, || {
+                    gate::rejection(exchange, refusal)
+                });
+            }
+        };
+        teller.story.waited.add(&waited);
+        let clock = &exchange.gateway.common.clock;
+        let sent_at = clock.now();
+        let result = send(exchange, fresh).await;
+        let took = clock.now().since(sent_at);
+        let outcome = judge(exchange, &result, took);
+        note_attempt(teller, &result, &outcome, took, waited);
+        let report = Report {
+            outcome,
+            exchange: exchange.number,
+            took,
+            replay: exchange.can_repeat(),
+            retry_mode: exchange.retry_mode(),
+            draws: [Common::draw(), Common::draw()],
+        };
+        match (place.settle(&mut in_flight, &report), result) {
+            (Verdict::Retry(plan), result) => {
+                if let Ok(response) = result {
+                    kept = keep(response).await.or(kept);
+                }
+                // A sleeper holds no place.
+                drop(in_flight);
+                fresh = plan.fresh;
+                place.rejoin(plan);
+            }
+            (verdict, Ok(response)) => {
+                let (decision, retry_at) = given_up(&verdict);
+                conclude(teller, decision, outcome.class);
+                let (parts, body) = response.into_parts();
+                let body = RelayBody::Streaming(body, in_flight);
+                return Ok(Relay { parts, body, retry_at });
+            }
+            (verdict, Err(error)) => {
+                let (decision, retry_at) = given_up(&verdict);
+                let decision = decision.unwrap_or(Decision::NotRetryable);
+                return last_word(kept, decision, retry_at, teller, || {
+                    failure(exchange, &error, retry_at)
+                });
+            }
+        }
+    }
+}
+
+async fn send(exchange: &Exchange<'_>, fresh: bool) -> Result<Response<ResponseBody>, SendError> {
+    let upstream = exchange.upstream;
+    let head = head::upstream_request(exchange.parts, exchange.path, exchange.query, &upstream.head)
+        .and_then(|head| {
+            let body = exchange.body.attempt();
+            body.map(|body| head.map(|()| body)).ok_or_else(Rejection::internal)
+        });
+    let request = head.map_err(|rejection| SendError {
+        kind: SendErrorKind::RequestBody,
+        nothing_sent: true,
+        detail: rejection.detail,
+    })?;
+    let (head_timeout, idle_timeout) = exchange.timeouts();
+    transport::send(&upstream.target, request, SendOptions { head_timeout, idle_timeout, fresh })
+        .await
+}
+
+fn judge(
+    exchange: &Exchange<'_>,
+    result: &Result<Response<ResponseBody>, SendError>,
+    took: Duration,
+) -> Outcome {
+    let observed = match result {
+        Ok(response) => {
+            Observed::Response { status: response.status().as_u16(), headers: response.headers() }
+        }
+        Err(error) => Observed::Failed {
+            failure: policy_failure(error.kind),
+            nothing_sent: error.nothing_sent,
+        },
+    };
+    let (head_timeout, _) = exchange.timeouts();
+    classify(observed, exchange.gateway.common.clock.wall(), took, head_timeout)
+}
+
+fn note_attempt(
+    teller: &mut Teller,
+    result: &Result<Response<ResponseBody>, SendError>,
+    outcome: &Outcome,
+    took: Duration,
+    waited: Waits,
+) {
+    let n = u8::try_from(teller.story.attempts.len() + 1).unwrap_or(u8::MAX);
+    teller.story.attempts.push(AttemptStory {
+        n,
+        status: result.as_ref().ok().map(|response| response.status().as_u16()),
+        class: outcome.class,
+        sent: outcome.sent,
+        error: result.as_ref().err().map(|error| names::attempt_error(error.kind)),
+        took,
+        hint: outcome.reading.hint.map(|hint| (hint.source, hint.wait)),
+        waited,
+    });
+}
+
+/// Decision and, if it is known, when another request would be let through.
+fn given_up(verdict: &Verdict) -> (Option<Decision>, Option<MonoTime>) {
+    let Verdict::GiveUp(why) = verdict else { return (None, None) };
+    match why {
+        GiveUp::NotRetryable => (Some(Decision::NotRetryable), None),
+        GiveUp::AttemptsSpent => (Some(Decision::AttemptsSpent), None),
+        GiveUp::BodyNotReplayable => (Some(Decision::BodyNotReplayable), None),
+        GiveUp::BudgetSpent => (Some(Decision::RetryBudgetExhausted), None),
+        GiveUp::DeadlineTooNear { at } => (Some(Decision::DeadlineTooNear), Some(*at)),
+    }
+}
+
+/// What the story says of a response that is given to the client.
+fn conclude(teller: &mut Teller, decision: Option<Decision>, class: Class) {
+    let story = &mut teller.story;
+    story.decision = decision.unwrap_or(match story.attempts.len() {
+        0 | 1 if story.waited.total() < Duration::from_millis(1) => Decision::Pass,
+        0 | 1 => Decision::Waited,
+        _ => Decision::Retried,
+    });
+    story.ending = match class {
+        Class::Ok => Ending::Ok,
+        Class::Throttled | Class::Exhausted => Ending::Throttled,
+        Class::Permanent | Class::Credential | Class::Misdirected | Class::Client => {
+            Ending::ClientError
+        }
+        Class::Transient | Class::Unhealthy | Class::Overloaded | Class::TimedOut | Class::Stale => {
+            Ending::ServerError
+        }
+    };
+}
+
+/// The latest response if there was one; forbear's own words otherwise.
+fn last_word(
+    kept: Option<Kept>,
+    decision: Decision,
+    retry_at: Option<MonoTime>,
+    teller: &mut Teller,
+    rejection: impl FnOnce() -> Rejection,
+) -> Result<Relay, Rejection> {
+    let Some(kept) = kept else { return Err(rejection()) };
+    let status = kept.parts.status.as_u16();
+    let attempts = teller.story.attempts.iter().rev();
+    let class = attempts.clone().find(|attempt| attempt.status == Some(status));
+    let class = class.map_or(Class::Unhealthy, |attempt| attempt.class);
+    conclude(teller, Some(decision), class);
+    Ok(Relay { parts: kept.parts, body: RelayBody::Kept(kept.body), retry_at })
+}
+
+/// Reads a short response to its end, so that its connection can be used again and its words can
+/// still be given to the client.
+async fn keep(response: Response<ResponseBody>) -> Option<Kept> {
+    let (parts, mut body) = response.into_parts();
+    let mut whole = BytesMut::new();
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.ok()?.into_data() {
+                if whole.len() + data.len() > KEPT_BYTES_MAX {
+                    return None;
+                }
+                whole.extend_from_slice(&data);
+            }
+        }
+        Some(())
+    };
+    tokio::time::timeout(KEPT_TIME_MAX, reading).await.ok()??;
+    Some(Kept { parts, body: whole.freeze() })
+}
+
+/// forbear's own words when nothing was received.
+fn failure(exchange: &Exchange<'_>, error: &SendError, retry_at: Option<MonoTime>) -> Rejection {
+    let name = &exchange.upstream.config.name;
+    let (head_timeout, _) = exchange.timeouts();
+    let rejection = match error.kind {
+        SendErrorKind::Dns
+        | SendErrorKind::DnsTimeout
+        | SendErrorKind::ConnectRefused
+        | SendErrorKind::ConnectTimeout
+        | SendErrorKind::Connect
+        | SendErrorKind::TlsCertificate
+        | SendErrorKind::TlsProtocol => {
+            let detail = format!("Upstream {name} cannot be reached: {}.", error.detail);
+            Rejection::failed(Code::UpstreamUnreachable, error.kind, detail)
+        }
+        SendErrorKind::HeadTimeout => {
+            let detail = format!(
+                "Upstream {name} sent no response head within {}: raise \
+                 upstreams.{name}.attempt_timeout if it needs longer.",
+                seconds(head_timeout)
+            );
+            Rejection::failed(Code::Deadline, error.kind, detail)
+        }
+        SendErrorKind::Stale
+        | SendErrorKind::Reset
+        | SendErrorKind::Refused
+        | SendErrorKind::BadResponse => {
+            let detail = format!(
+                "The last attempt at upstream {name} ended without a response: {}.",
+                error.detail
+            );
+            Rejection::failed(Code::RetriesExhausted, error.kind, detail)
+        }
+        SendErrorKind::RequestBody => match exchange.body.fault() {
+            Some(fault) => broken_body(fault),
+            None => Rejection::bad_request(error.detail.clone()),
+        },
+    };
+    let anchor = exchange.gateway.common.clock.anchor();
+    match retry_at {
+        Some(at) => rejection.with_retry_at(anchor.wall, at.since(anchor.mono)),
+        None => rejection,
+    }
+}
+
+/// The client's own fault, which only it can mend.
+pub(super) fn broken_body(fault: BodyFault) -> Rejection {
+    match fault {
+        BodyFault::TooSlow => Rejection::bad_request(
+            "The request body came too slowly: see proxy.body_timeout, or send it faster.",
+        )
+        .with_status(http::StatusCode::REQUEST_TIMEOUT),
+        BodyFault::ClientGone | BodyFault::Malformed => {
+            Rejection::bad_request("The request body is malformed or ended early.")
+        }
+    }
+    .closing()
+}
+
+fn policy_failure(kind: SendErrorKind) -> Failure {
+    match kind {
+        SendErrorKind::Dns | SendErrorKind::DnsTimeout => Failure::Dns,
+        SendErrorKind::ConnectRefused | SendErrorKind::Connect => Failure::Connect,
+        SendErrorKind::ConnectTimeout => Failure::ConnectTimeout,
+        SendErrorKind::TlsCertificate => Failure::TlsCertificate,
+        SendErrorKind::TlsProtocol => Failure::TlsProtocol,
+        SendErrorKind::Stale => Failure::Stale,
+        SendErrorKind::Reset => Failure::Reset,
+        SendErrorKind::Refused => Failure::Refused,
+        SendErrorKind::HeadTimeout => Failure::HeadTimeout,
+        SendErrorKind::BadResponse => Failure::BadResponse,
+        SendErrorKind::RequestBody => Failure::Client,
+    }
+}

@@ -1,0 +1,239 @@
+//! One exchange: what it is, how much time it has, and its story, told exactly once.
+//!
+//! Being dropped is an outcome: whoever lets go of a [`Teller`] before the end tells of a client
+//! that left. Nothing on the path has to remember to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+
+use super::directives::Directives;
+use super::reject::Rejection;
+use crate::gateway::Gateway;
+use crate::gateway::upstream::Upstream;
+use crate::policy::limits::PoolId;
+use crate::policy::outcome::{Safety, Waits};
+use crate::policy::retry::{Replay as CanRepeat, RetryMode};
+use crate::policy::time::MonoTime;
+use crate::telemetry::story::{Decision, Ending, RequestId, Story};
+use crate::transport::{BodyFault, Replay, ReplayState};
+
+/// Fields that identify a caller to an upstream; quotas and cooldowns belong to the first of them
+/// that a request has. The value is hashed with a salt and forgotten.
+const CREDENTIAL_FIELDS: [&str; 6] =
+    ["authorization", "x-api-key", "api-key", "apikey", "x-auth-token", "private-token"];
+
+/// Bodies up to this size are read while their exchange waits in line; larger ones stay with the
+/// client until they can be sent.
+const READ_AHEAD_MAX: u64 = 64 * 1024;
+
+/// Everything about an exchange that its attempts need.
+pub(super) struct Exchange<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) upstream: &'a Arc<Upstream>,
+    /// Place of the route in the configuration.
+    pub(super) route: usize,
+    pub(super) parts: &'a Parts,
+    pub(super) path: &'a str,
+    pub(super) query: Option<&'a str>,
+    pub(super) directives: &'a Directives,
+    pub(super) safety: Safety,
+    /// The protocol to change to, if the client asked for one.
+    pub(super) upgrade: Option<http::HeaderValue>,
+    pub(super) body: &'a Replay,
+    /// Whether the client holds its body back until it is told to go on.
+    pub(super) expects_continue: bool,
+    /// [`MonoTime::MAX`] if the caller named none.
+    pub(super) deadline: MonoTime,
+    /// Differs from that of every other exchange.
+    pub(super) number: u64,
+}
+
+impl Exchange<'_> {
+    /// Whether the body can be sent by one more attempt.
+    pub(super) fn can_repeat(&self) -> CanRepeat {
+        match self.body.state() {
+            ReplayState::Ready => CanRepeat::Ready,
+            ReplayState::Streamed | ReplayState::Broken => CanRepeat::Impossible,
+        }
+    }
+
+    /// Reads a small body while its exchange waits, so that a client that leaves is noticed. Only
+    /// ever returns with what the client did wrong. A client that waits to be told to go on is
+    /// not told so by this.
+    pub(super) async fn read_ahead(&self) -> BodyFault {
+        if !self.expects_continue && self.body.read_ahead(READ_AHEAD_MAX).await.is_err() {
+            if let Some(fault) = self.body.fault() {
+                return fault;
+            }
+        }
+        std::future::pending().await
+    }
+
+    pub(super) fn retry_mode(&self) -> RetryMode {
+        use super::directives::RetryWish;
+        match self.directives.retry {
+            // What was begun as another protocol cannot be begun again.
+            _ if self.upgrade.is_some() => RetryMode::Off,
+            Some(RetryWish::Off) => RetryMode::Off,
+            Some(RetryWish::Safe) => RetryMode::SafeOnly,
+            Some(RetryWish::Idempotent) | None => RetryMode::Normal,
+        }
+    }
+
+    /// To the response head, and between two pieces of its body; no attempt outlives the caller.
+    pub(super) fn timeouts(&self) -> (Duration, Duration) {
+        let Some(route) = self.upstream.route(self.route) else {
+            return (Duration::ZERO, Duration::ZERO);
+        };
+        let left = self.deadline.since(self.gateway.common.clock.now());
+        (route.attempt_timeout.min(left), route.idle_timeout)
+    }
+
+    /// Longest this exchange is held, all waits together.
+    pub(super) fn wait_max(&self) -> Duration {
+        let configured = self
+            .upstream
+            .config
+            .policy
+            .routes
+            .get(self.route)
+            .map_or(Duration::ZERO, |route| route.max_wait);
+        self.directives.wait.map_or(configured, |wish| wish.min(configured))
+    }
+
+    /// Whose quota it spends: the injected secret's, or the caller's own.
+    pub(super) fn credential(&self) -> u64 {
+        let common = &self.gateway.common;
+        if let Some(injected) = &self.upstream.config.credential {
+            return common.salted(injected.source.as_bytes());
+        }
+        CREDENTIAL_FIELDS
+            .iter()
+            .find_map(|name| self.parts.headers.get(*name))
+            .map_or(0, |value| common.salted(value.as_bytes()))
+    }
+}
+
+/// Concurrency keys that an exchange joined; left when dropped.
+pub(super) struct Keys {
+    gateway: Arc<Gateway>,
+    /// Sorted, each once.
+    pub(super) pools: Arc<[PoolId]>,
+}
+
+impl Keys {
+    pub(super) fn join(gateway: &Arc<Gateway>, names: &[Arc<str>]) -> Self {
+        let mut pools = Vec::new();
+        if !names.is_empty() {
+            let mut limits = gateway.common.limits();
+            for name in names {
+                if let Some(pool) = limits.join(name) {
+                    if pools.contains(&pool) {
+                        limits.leave(pool);
+                    } else {
+                        pools.push(pool);
+                    }
+                }
+            }
+            pools.sort_unstable();
+        }
+        Self { gateway: gateway.clone(), pools: pools.into() }
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        if !self.pools.is_empty() {
+            let mut limits = self.gateway.common.limits();
+            for pool in self.pools.iter() {
+                limits.leave(*pool);
+            }
+        }
+    }
+}
+
+/// Holds the story, and tells it to the metrics and the access log at the end.
+pub(super) struct Teller {
+    pub(super) story: Story,
+    gateway: Arc<Gateway>,
+    upstream: Option<Arc<Upstream>>,
+    started: MonoTime,
+    told: bool,
+}
+
+impl Teller {
+    pub(super) fn begin(gateway: &Arc<Gateway>, method: http::Method, path: &str) -> Self {
+        let clock = &gateway.common.clock;
+        let wall = clock.wall();
+        Self {
+            story: Story {
+                id: RequestId::new(wall, crate::gateway::Common::chance()),
+                started: wall,
+                upstream: None,
+                route: None,
+                method,
+                path: path.to_owned(),
+                keys: Vec::new(),
+                flow: None,
+                run: None,
+                attempts: Vec::new(),
+                waited: Waits::default(),
+                decision: Decision::Pass,
+                status: 0,
+                ending: Ending::ClientDisconnect,
+                bytes_up: 0,
+                bytes_down: 0,
+                took: Duration::ZERO,
+            },
+            gateway: gateway.clone(),
+            upstream: None,
+            started: clock.now(),
+            told: false,
+        }
+    }
+
+    pub(super) fn routed(&mut self, upstream: &Arc<Upstream>, route: usize) {
+        self.story.upstream = Some(upstream.config.name.clone());
+        self.story.route = upstream.route(route).map(|route| route.name.clone());
+        self.upstream = Some(upstream.clone());
+    }
+
+    pub(super) fn rejected(&mut self, rejection: &Rejection) {
+        let code = rejection.code.name();
+        self.story.decision = Decision::Rejected(code);
+        self.story.ending = Ending::Rejected(code);
+        self.story.status = rejection.status.as_u16();
+    }
+
+    /// How it ended, should that not be told yet.
+    pub(super) fn end_as(&mut self, ending: Ending) {
+        if !self.told {
+            self.story.ending = ending;
+        }
+    }
+
+    /// The story is over; what it says of its ending is true.
+    pub(super) fn tell(&mut self) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        let common = &self.gateway.common;
+        self.story.took = common.clock.now().since(self.started);
+        match &self.upstream {
+            Some(upstream) => upstream.metrics.exchange(&self.story),
+            None => common.metrics.unrouted(&self.story),
+        }
+        self.gateway.access.exchange(&self.story);
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        if !self.told {
+            self.story.ending = Ending::ClientDisconnect;
+            self.tell();
+        }
+    }
+}

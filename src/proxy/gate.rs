@@ -1,0 +1,247 @@
+//! The only place where an exchange waits.
+//!
+//! The policy says "go", "wait until" or "no"; this file turns "wait until" into a timer and a
+//! wake-up, and makes sure that a dropped future leaves the line and gives its place back.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::exchange::{Exchange, Keys};
+use super::reject::{Code, HintRecord, Rejection};
+use crate::gateway::upstream::UpstreamState;
+use crate::policy::limits::Limits;
+use crate::policy::line::{CredentialId, Needs, RouteId};
+use crate::policy::outcome::Waits;
+use crate::policy::time::MonoTime;
+use crate::policy::upstream::{
+    Answer, Ask, Grant, Permit, Refusal, Report, RetryPlan, Sent, Ticket, Verdict,
+};
+use crate::transport::BodyFault;
+
+/// A place in line, left when dropped.
+pub(super) struct Place {
+    state: Arc<UpstreamState>,
+    ticket: Option<Ticket>,
+    woken: Option<Arc<Notify>>,
+}
+
+impl Place {
+    /// Stands in line.
+    pub(super) fn join(exchange: &Exchange<'_>, keys: &Keys) -> Result<Self, Refusal> {
+        let state = exchange.upstream.state.clone();
+        let route = exchange.upstream.route_ids.get(exchange.route).copied();
+        let ask = Ask {
+            needs: Needs {
+                route: route.unwrap_or(RouteId(0)),
+                credential: CredentialId(exchange.credential()),
+                safety: exchange.safety,
+                pools: keys.pools.clone(),
+            },
+            wait_max: exchange.wait_max(),
+            deadline: exchange.deadline,
+        };
+        let ticket = state.with(|policy, cx| policy.join(cx, ask))?;
+        Ok(Self { state, ticket: Some(ticket), woken: None })
+    }
+
+    /// Waits until this exchange may send. Beside it the request body is read ahead, by which a
+    /// client that left is noticed.
+    pub(super) async fn turn(&mut self, exchange: &Exchange<'_>) -> Result<(InFlight, Waits), Stop> {
+        let clock = exchange.gateway.common.clock;
+        let Some(ticket) = &mut self.ticket else { return Err(Stop::Refused(Refusal::Draining)) };
+        let mut reading = pin!(exchange.read_ahead());
+        loop {
+            match self.state.with(|policy, cx| policy.ask(cx, ticket)) {
+                Answer::Go(grant) => return Ok(InFlight::new(&self.state, grant)),
+                Answer::Refuse(refusal) => return Err(Stop::Refused(refusal)),
+                Answer::Wait { until } => {
+                    let Some(woken) = &self.woken else {
+                        // From here on wake-ups are heard; one that came before is in the next answer.
+                        self.woken = Some(self.state.waker(ticket.id()));
+                        continue;
+                    };
+                    tokio::select! {
+                        () = clock.sleep_until(until) => {}
+                        () = woken.notified() => {}
+                        fault = &mut reading => return Err(Stop::Broken(fault)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hears how the attempt ended; what next?
+    pub(super) fn settle(&mut self, in_flight: &mut InFlight, report: &Report) -> Verdict {
+        let (Some(ticket), Some(sent), Some(permit)) =
+            (&mut self.ticket, in_flight.sent.take(), &in_flight.permit)
+        else {
+            return Verdict::Relay;
+        };
+        self.state.with(|policy, cx| policy.settle(cx, ticket, sent, permit, report))
+    }
+
+    /// Back to the line; the place in flight must have been given back before.
+    pub(super) fn rejoin(&mut self, plan: RetryPlan) {
+        if let Some(ticket) = &mut self.ticket {
+            self.state.with(|policy, cx| policy.rejoin(cx, ticket, plan));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let id = ticket.id();
+            self.state.with(|policy, cx| policy.quit(cx, ticket));
+            if self.woken.is_some() {
+                self.state.forget_waker(id);
+            }
+        }
+    }
+}
+
+/// Why nothing is sent.
+pub(super) enum Stop {
+    /// The policy refused.
+    Refused(Refusal),
+    /// The client broke its own request body while it waited.
+    Broken(BodyFault),
+}
+
+/// An attempt that may be sent. Dropped unsettled, it tells the breaker that nothing was learned;
+/// dropped at all, it gives its place in flight to the next in line.
+pub(super) struct InFlight {
+    state: Arc<UpstreamState>,
+    sent: Option<Sent>,
+    permit: Option<Permit>,
+}
+
+impl InFlight {
+    fn new(state: &Arc<UpstreamState>, grant: Grant) -> (Self, Waits) {
+        let waited = grant.waited;
+        let (sent, permit) = grant.split();
+        (Self { state: state.clone(), sent: Some(sent), permit: Some(permit) }, waited)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let (sent, permit) = (self.sent.take(), self.permit.take());
+        self.state.with(|policy, cx| {
+            if let Some(permit) = permit {
+                if let Some(sent) = sent {
+                    policy.abandon(cx, &permit, sent);
+                }
+                policy.release(cx, permit);
+            }
+        });
+    }
+}
+
+/// The refusal as the client is told of it, with names and times.
+pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection {
+    let clock = &exchange.gateway.common.clock;
+    let anchor = clock.anchor();
+    let name = &*exchange.upstream.config.name;
+    let held = exchange.wait_max();
+    let at = |code: Code, until: MonoTime, what: &str| {
+        let wait = until.since(anchor.mono);
+        let detail = format!(
+            "{what} until {}, in {}; this exchange may be held for {} at most.",
+            anchor.wall(until),
+            seconds(wait),
+            seconds(held),
+        );
+        Rejection::new(code, detail).with_retry_at(anchor.wall, wait)
+    };
+    match refusal {
+        Refusal::BreakerOpen { until } => {
+            let what = format!("The breaker of upstream {name} is open");
+            at(Code::BreakerOpen, until, &what).with_scope(scope_of_breaker(exchange))
+        }
+        Refusal::Cooldown { until } => {
+            let what = format!("Upstream {name} asked for no requests");
+            with_hint(exchange, at(Code::Cooldown, until, &what), anchor)
+        }
+        Refusal::Exhausted { until } => {
+            let what = format!("The quota of upstream {name} is used up");
+            with_hint(exchange, at(Code::QuotaExhausted, until, &what), anchor)
+        }
+        Refusal::Paced { until } => {
+            let what = format!("The quota of upstream {name} has no place");
+            at(Code::Paced, until, &what)
+        }
+        Refusal::QueueFull => {
+            let detail = format!(
+                "As many exchanges wait for upstream {name} as may: raise upstreams.{name}.queue_max \
+                 or limits.queue_max, or send less at once."
+            );
+            Rejection::new(Code::QueueFull, detail)
+                .with_retry_at(anchor.wall, Duration::from_secs(1))
+        }
+        Refusal::QueueTimeout { pool } => {
+            let limit = pool.and_then(|pool| {
+                let is_process = Limits::is_process(pool);
+                let key = exchange.gateway.common.limits().name(pool)?;
+                Some((is_process, key))
+            });
+            let (setting, key) = match limit {
+                Some((true, _)) => ("limits.in_flight_max".to_owned(), None),
+                Some((false, key)) => (format!("keys.{key}.in_flight_max"), Some(key)),
+                None => (format!("upstreams.{name}.in_flight_max"), None),
+            };
+            let detail = format!(
+                "No place in flight within {}: everything that {setting} permits is in use.",
+                seconds(held)
+            );
+            let mut rejection = Rejection::new(Code::QueueTimeout, detail)
+                .with_retry_at(anchor.wall, Duration::from_secs(1));
+            rejection.key = key;
+            rejection
+        }
+        Refusal::Draining => Rejection::draining(anchor.wall),
+    }
+}
+
+fn with_hint(
+    exchange: &Exchange<'_>,
+    mut rejection: Rejection,
+    anchor: crate::policy::time::TimeAnchor,
+) -> Rejection {
+    let image = exchange.upstream.state.image();
+    let route = exchange.upstream.route(exchange.route).map_or("default", |route| &*route.name);
+    let widest = image.cooldowns.iter().filter(|cooldown| {
+        !cooldown.scope.starts_with("route ") || cooldown.scope.starts_with(&format!("route {route}"))
+    });
+    if let Some(cooldown) = widest.max_by_key(|cooldown| cooldown.until) {
+        rejection = rejection.with_scope(cooldown.scope.clone());
+        rejection.hint = cooldown.source.map(|source| HintRecord {
+            source,
+            wait: cooldown.wait,
+            received_at: anchor.wall(cooldown.received),
+            raw: None,
+        });
+    }
+    rejection
+}
+
+fn scope_of_breaker(exchange: &Exchange<'_>) -> String {
+    let settings = exchange.upstream.config.policy.routes.get(exchange.route);
+    match settings.filter(|route| route.breaker.is_some()) {
+        Some(route) => format!("route {}", route.name),
+        None => "upstream".to_owned(),
+    }
+}
+
+/// For people: `1.5 s`, `50 s`.
+pub(super) fn seconds(span: Duration) -> String {
+    let tenths = span.as_millis().div_ceil(100);
+    if tenths.is_multiple_of(10) {
+        format!("{} s", tenths / 10)
+    } else {
+        format!("{}.{} s", tenths / 10, tenths % 10)
+    }
+}
