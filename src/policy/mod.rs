@@ -12,3 +12,19 @@ pub mod time;
 pub mod outcome;
 
 pub mod settings;
+
+pub mod hints;
+
+pub mod classify;
+
+pub mod retry;
+
+pub mod backoff;
+
+pub mod window;
+
+pub mod budget;
+
+pub mod breaker;
+
+pub mod adaptive;
