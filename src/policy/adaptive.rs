@@ -80,6 +80,7 @@ impl AdaptiveLimit {
     pub fn on_success(&mut self, max: u32) {
         let Some(limit) = self.limit else { return };
         self.successes = self.successes.saturating_add(1);
+        let tried = self.refused_at.is_some_and(|at| limit >= at);
         let near = self
             .refused_at
             .is_some_and(|at| limit.saturating_add(1) == at);
@@ -87,13 +88,16 @@ impl AdaptiveLimit {
             limit
                 .max(PROBE_AFTER_MIN)
                 .saturating_mul(1 << self.failed_tries)
+        } else if tried {
+            // The first round was sent before the try and proves nothing.
+            limit.saturating_mul(2)
         } else {
             limit
         };
         if self.successes < needed {
             return;
         }
-        if self.refused_at.is_some_and(|at| limit >= at) {
+        if tried {
             // A whole round at the level that used to be refused: it is so no more.
             self.refused_at = None;
             self.failed_tries = 0;

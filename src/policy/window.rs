@@ -84,7 +84,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts one attempt. What is no evidence is not counted at all.
-    pub fn count(&mut self, health: Health, slow: Speed) {
+    pub fn count(&mut self, health: Health, speed: Speed) {
         let (good, bad) = match health {
             Health::Success => (2, 0),
             Health::Failure => (0, 2),
@@ -93,7 +93,7 @@ impl Tally {
         };
         self.good_halves = self.good_halves.saturating_add(good);
         self.bad_halves = self.bad_halves.saturating_add(bad);
-        match slow {
+        match speed {
             Speed::Slow => self.slow = self.slow.saturating_add(1),
             Speed::Normal => {}
         }

@@ -1,3 +1,5 @@
+//! Each family by its formula, and no overflow for any input.
+
 use proptest::prelude::*;
 
 use super::*;

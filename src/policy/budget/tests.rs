@@ -1,3 +1,5 @@
+//! The bound on retries, by examples and over random histories.
+
 use proptest::prelude::*;
 
 use super::*;

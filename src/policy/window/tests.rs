@@ -1,3 +1,5 @@
+//! What a window remembers and forgets.
+
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
