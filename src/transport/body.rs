@@ -6,9 +6,7 @@
 //! was recorded and then reads on; no piece is sent twice or lost (linkerd2#15649 was that bug).
 //! A body that passes a bound is not failed: it streams on and can no longer be repeated.
 
-use std::error::Error as StdError;
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -17,29 +15,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 pub use super::recording::ReplayMemory;
 use super::recording::{Place, Recording};
+pub use super::source::{BodyFault, Source};
 use super::timer::Patience;
 
 /// A client must send this many bytes a second on average once it has been waited for longer than
 /// the piece time-out. A byte per piece would otherwise hold an exchange for hours; every real
 /// link is faster by orders of magnitude.
 const BYTES_PER_SECOND_MIN: u64 = 32;
-
-/// Where a request body comes from.
-pub enum Source {
-    /// The downstream connection.
-    Incoming(Incoming),
-    /// Known already.
-    Full(Bytes),
-    /// No body.
-    Empty,
-    /// A body made up by a test.
-    #[cfg(test)]
-    Scripted(http_body_util::combinators::BoxBody<Bytes, Box<dyn StdError + Send + Sync>>),
-}
 
 /// Whether an exchange's body can be sent by one more attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,20 +35,6 @@ pub enum ReplayState {
     Streamed,
     /// The client broke it; see [`Replay::fault`].
     Broken,
-}
-
-/// What the client did wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum BodyFault {
-    /// Nothing came for the piece time-out, or far too little on average.
-    #[error("the request body came too slowly")]
-    TooSlow,
-    /// The connection ended, or the stream was reset, before the body did.
-    #[error("the client left before the end of the request body")]
-    ClientGone,
-    /// The framing is no HTTP: a bad chunk, oversized trailers.
-    #[error("the request body is malformed")]
-    Malformed,
 }
 
 /// Why an attempt's body ended early.
@@ -424,72 +395,4 @@ impl Drop for Upload {
         };
         reader.into_iter().for_each(Waker::wake);
     }
-}
-
-impl Source {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        match self {
-            Self::Incoming(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|error| fault_of(&error)),
-            Self::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *self = Self::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            Self::Empty => Poll::Ready(None),
-            #[cfg(test)]
-            Self::Scripted(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|error| fault_of(error.as_ref())),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Incoming(body) => body.is_end_stream(),
-            Self::Full(bytes) => bytes.is_empty(),
-            Self::Empty => true,
-            #[cfg(test)]
-            Self::Scripted(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Incoming(body) => body.size_hint(),
-            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Empty => SizeHint::with_exact(0),
-            #[cfg(test)]
-            Self::Scripted(body) => body.size_hint(),
-        }
-    }
-}
-
-/// Framing errors are the client's fault and deserve a 400; everything else is its absence.
-fn fault_of(error: &(dyn StdError + 'static)) -> BodyFault {
-    let mut cause = Some(error);
-    while let Some(current) = cause {
-        let is_malformed = match (
-            current.downcast_ref::<io::Error>(),
-            current.downcast_ref::<h2::Error>(),
-        ) {
-            (Some(io), _) => matches!(
-                io.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
-            ),
-            (None, Some(h2)) => h2.is_library(),
-            (None, None) => current
-                .downcast_ref::<hyper::Error>()
-                .is_some_and(hyper::Error::is_parse),
-        };
-        if is_malformed {
-            return BodyFault::Malformed;
-        }
-        cause = current.source();
-    }
-    BodyFault::ClientGone
 }

@@ -214,3 +214,38 @@ fn unsent(kind: SendErrorKind, detail: String) -> SendError {
         detail,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_ipv6_address_does_not_keep_us_from_a_live_ipv4_one() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let live = listener.local_addr().unwrap();
+        // Refused where there is IPv6, unreachable where there is none.
+        let dead = SocketAddr::from((Ipv6Addr::LOCALHOST, live.port()));
+
+        let stream = race(&[dead, live]).await.unwrap();
+
+        assert_eq!(stream.peer_addr().unwrap(), live);
+    }
+
+    #[tokio::test]
+    async fn when_every_address_fails_refusal_is_what_is_told() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let refused = listener.local_addr().unwrap();
+        drop(listener);
+        // A socket of one family cannot reach the broadcast address without asking for it.
+        let forbidden = SocketAddr::from((Ipv4Addr::BROADCAST, 9));
+
+        for order in [[refused, forbidden], [forbidden, refused]] {
+            let error = race(&order).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    }
+}

@@ -182,7 +182,7 @@ mod tests {
         let left: Vec<_> = request
             .headers()
             .iter()
-            .map(|(n, v)| (n.as_str(), v))
+            .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
             .collect();
         assert_eq!(left, [("te", "trailers"), ("content-length", "4")]);
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -156,10 +156,11 @@ impl Connection {
                 }
             }
         };
-        let outcome = tokio::select! {
+        type Verdict = fn(Facts) -> SendError;
+        let ended = tokio::select! {
             biased;
-            () = flood.over.notified() => Outcome::Flooded,
-            outcome = timeout_at(deadline, sending) => outcome.map_or(Outcome::Late, Outcome::Ended),
+            () = flood.over.notified() => Err(too_many_informational as Verdict),
+            ended = timeout_at(deadline, sending) => ended.map_err(|_| late as Verdict),
         };
         let after = meter.reading();
         let facts = |is_untouched: bool| Facts {
@@ -170,29 +171,19 @@ impl Connection {
             nothing_received: after.read == before.read,
             body_fault: upload.fault(),
         };
-        match outcome {
-            Outcome::Ended(Ok(response)) => Ok(response),
-            Outcome::Ended(Err(mut failed)) => {
+        match ended {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(mut failed)) => {
                 let request = failed.take_message().map(Box::new);
                 let error = of_hyper(failed.error(), facts(request.is_some()));
                 Err(Failure { error, request })
             }
-            Outcome::Late => Err(Failure {
-                error: late(facts(false)),
-                request: None,
-            }),
-            Outcome::Flooded => Err(Failure {
-                error: too_many_informational(facts(false)),
+            Err(verdict) => Err(Failure {
+                error: verdict(facts(false)),
                 request: None,
             }),
         }
     }
-}
-
-enum Outcome {
-    Ended(Result<Response<Incoming>, TrySendError<Request<RequestBody>>>),
-    Late,
-    Flooded,
 }
 
 impl Http1 {

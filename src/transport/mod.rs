@@ -6,7 +6,7 @@
 //! take another connection when a pooled one turned out to be closed before it took the request.
 //!
 //! Read in this order: `connect` (with `dns`, `tls`), `http` (with `head`, `failure`), `pool`,
-//! `body` (with `recording`), `response`.
+//! `body` (with `source`, `recording`), `response`.
 
 mod connect;
 mod dns;
@@ -15,6 +15,7 @@ mod head;
 mod http;
 mod recording;
 mod response;
+mod source;
 mod timer;
 mod tls;
 
@@ -242,7 +243,7 @@ fn receive(
             upgraded.hand_over();
             None
         }
-        connection => Some(connection),
+        connection @ (Connection::Http1(_) | Connection::Http2(_)) => Some(connection),
     };
     let lease = Lease {
         connection,

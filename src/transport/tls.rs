@@ -79,8 +79,7 @@ pub(super) fn kind_of(error: &rustls::Error) -> SendErrorKind {
     match error {
         rustls::Error::InvalidCertificate(_)
         | rustls::Error::NoCertificatesPresented
-        | rustls::Error::InvalidCertRevocationList(_) => SendErrorKind::TlsCertificate,
-        rustls::Error::AlertReceived(alert) => match alert {
+        | rustls::Error::AlertReceived(
             AlertDescription::NoCertificate
             | AlertDescription::BadCertificate
             | AlertDescription::UnsupportedCertificate
@@ -88,9 +87,8 @@ pub(super) fn kind_of(error: &rustls::Error) -> SendErrorKind {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
-            | AlertDescription::CertificateRequired => SendErrorKind::TlsCertificate,
-            _ => SendErrorKind::TlsProtocol,
-        },
+            | AlertDescription::CertificateRequired,
+        ) => SendErrorKind::TlsCertificate,
         _ => SendErrorKind::TlsProtocol,
     }
 }
@@ -104,7 +102,7 @@ fn verifier(
         let own = Arc::make_mut(&mut roots);
         for certificate in certificates(path)? {
             own.add(certificate)
-                .map_err(|error| file_error(path, error))?;
+                .map_err(|error| file_error(path, &error))?;
         }
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
@@ -131,7 +129,7 @@ fn client_identity(settings: &TlsConfig) -> Result<Option<Identity>, TargetError
     match (&settings.client_cert, &settings.client_key) {
         (None, None) => Ok(None),
         (Some(chain), Some(key)) => {
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| file_error(key, error))?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| file_error(key, &error))?;
             Ok(Some((certificates(chain)?, key)))
         }
         (Some(_), None) | (None, Some(_)) => {
@@ -144,14 +142,14 @@ fn client_identity(settings: &TlsConfig) -> Result<Option<Identity>, TargetError
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TargetError> {
     let found = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| file_error(path, error))?;
+        .map_err(|error| file_error(path, &error))?;
     if found.is_empty() {
         return Err(file_error(path, "no PEM certificate in it"));
     }
     Ok(found)
 }
 
-fn file_error(path: &Path, reason: impl ToString) -> TargetError {
+fn file_error(path: &Path, reason: &(impl ToString + ?Sized)) -> TargetError {
     TargetError::File {
         path: path.display().to_string(),
         reason: reason.to_string(),
