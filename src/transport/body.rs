@@ -165,6 +165,11 @@ impl Replay {
             .unwrap_or(false)
     }
 
+    #[cfg(test)]
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every step leaves the state whole, so a panic elsewhere does not spoil it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

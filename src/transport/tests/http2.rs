@@ -211,3 +211,22 @@ async fn an_unread_response_ends_its_stream_and_not_its_connection() {
     assert_eq!(text(next).await, "ok");
     assert_eq!(target.open_connections(), 1);
 }
+
+#[tokio::test]
+async fn an_upload_ends_with_its_response_and_the_connection_lives_on() {
+    let (_pki, target, _) = serving(|_, respond| answer(respond)).await;
+    let replay = replay_of(replay::stalled_after("part"));
+    let request = Request::post("/")
+        .header("host", "upstream.test")
+        .body(replay.attempt().unwrap())
+        .unwrap();
+
+    let response = send(&target, request, OPTIONS).await.unwrap();
+    assert_eq!(text(response).await, "ok");
+
+    // Nothing but the test's own handle is left of the body once the stream has let go of it.
+    until("the upload has ended", || replay.holders() == 1).await;
+    let next = send(&target, get("/"), OPTIONS).await.unwrap();
+    assert_eq!(text(next).await, "ok");
+    assert_eq!(target.open_connections(), 1);
+}
