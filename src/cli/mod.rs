@@ -1,1 +1,270 @@
-//! To be written.
+//! The command line: what can be typed, what it means, and with which code it ends.
+//!
+//! Exit codes: 0 fine, 1 failed while running, 2 usage or configuration. The help is meant to
+//! teach: each command has a sentence and an example.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub mod client;
+
+pub mod status;
+
+pub mod control;
+
+/// What a person who made a mistake in typing or in a file gets.
+pub const EXIT_USAGE: u8 = 2;
+
+/// Runs the command that was typed.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => elsewhere::run(args),
+        Command::Demo { exit } => elsewhere::demo(exit),
+        Command::Check(args) => elsewhere::check(args),
+        Command::Schema => elsewhere::schema(),
+        Command::Status { watch, json, admin } => control::finish(&admin, async |client| {
+            status::run(&client, watch, json).await
+        }),
+        Command::Breaker(args) => control::finish(&args.admin, async |client| {
+            control::breaker(&client, &args).await
+        }),
+        Command::Health { ready, admin } => {
+            control::finish(&admin, async |client| control::health(&client, ready).await)
+        }
+        Command::Wait { timeout, admin } => {
+            control::finish(&admin, async |client| control::wait(&client, timeout).await)
+        }
+        Command::Quit { admin } => {
+            control::finish(&admin, async |client| control::quit(&client).await)
+        }
+    }
+}
+
+/// Commands that live in other modules.
+mod elsewhere {
+    use super::{CheckArgs, ExitCode, RunArgs, complain};
+
+    pub(super) fn run(_: RunArgs) -> ExitCode {
+        missing("run")
+    }
+
+    pub(super) fn demo(_exit: bool) -> ExitCode {
+        missing("demo")
+    }
+
+    pub(super) fn check(_: CheckArgs) -> ExitCode {
+        missing("check")
+    }
+
+    pub(super) fn schema() -> ExitCode {
+        missing("schema")
+    }
+
+    fn missing(command: &str) -> ExitCode {
+        complain(&format!("`forbear {command}` is not part of this build"));
+        ExitCode::FAILURE
+    }
+}
+
+/// Says what went wrong, on standard error.
+pub fn complain(problem: &str) {
+    let red = AnsiColor::Red.on_default().bold();
+    // If not even standard error can be written to, the exit code has to do.
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {problem}");
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const ABOUT: &str = "\
+A sidecar between your jobs and the APIs that limit them. It waits when an API says wait, retries
+what is safe to retry, and stops asking when an API is down; your jobs only change their base URL
+to http://localhost:8080/<upstream>.";
+
+const EXAMPLES: &str = "\
+Start here:
+  forbear demo                        see what it does, without network or set-up
+  forbear check config.toml           find every mistake in a configuration
+  forbear run -c config.toml          serve
+  forbear status --watch              see what it is doing";
+
+/// `forbear`
+#[derive(Debug, Parser)]
+#[command(name = "forbear", version, about = ABOUT, after_help = EXAMPLES, styles = STYLES)]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve, until told to end; with a command after `--`, for as long as that runs
+    #[command(after_help = "\
+Examples:
+  forbear run -c config.toml
+  forbear run -c config.toml -- python etl.py     FORBEAR_URL is set for it; its exit code is ours")]
+    Run(RunArgs),
+    /// Show what forbear does: a rate-limited fake API with an outage, and a job that survives it
+    #[command(after_help = "Example:\n  forbear demo --exit     end with the summary")]
+    Demo {
+        /// End after the summary instead of leaving the dashboard up
+        #[arg(long)]
+        exit: bool,
+    },
+    /// Find every problem of a configuration, with its place and its fix
+    #[command(after_help = "\
+Examples:
+  forbear check config.toml
+  forbear check --effective     every value in force and where it comes from")]
+    Check(CheckArgs),
+    /// Show upstreams with their breakers, cooldowns, quotas and queues
+    #[command(after_help = "\
+Examples:
+  forbear status --watch
+  forbear status --json | jq '.upstreams[].breaker'")]
+    Status {
+        /// Draw it anew every second
+        #[arg(long)]
+        watch: bool,
+        /// The API's own answer, one line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Override a breaker by hand, or give it back to itself
+    #[command(after_help = "\
+Examples:
+  forbear breaker open github --reason 'vendor maintenance until 14:00' --for 2h
+  forbear breaker auto github --reason 'maintenance is over'")]
+    Breaker(BreakerArgs),
+    /// Ask whether forbear is alive; exit code 0 or 1, for probes
+    #[command(
+        after_help = "Example:\n  forbear health --ready     also fails while starting or draining"
+    )]
+    Health {
+        /// Ask whether it wants traffic, not only whether it lives
+        #[arg(long)]
+        ready: bool,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Block until forbear is ready
+    #[command(after_help = "Example:\n  forbear wait --timeout 30s && python etl.py")]
+    Wait {
+        /// Give up after this time
+        #[arg(long, default_value = "60s", value_name = "TIME", value_parser = span)]
+        timeout: std::time::Duration,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Finish what is under way, then stop
+    #[command(after_help = "Example:\n  python etl.py; forbear quit")]
+    Quit {
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Print the JSON Schema of the configuration, for editors
+    #[command(after_help = "Example:\n  forbear schema > forbear.schema.json")]
+    Schema,
+}
+
+/// `forbear run`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct RunArgs {
+    /// The configuration
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "config.toml",
+        env = "FORBEAR_CONFIG"
+    )]
+    pub config: PathBuf,
+    /// A command to run once forbear is ready
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `forbear check`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct CheckArgs {
+    /// The configuration
+    #[arg(
+        value_name = "FILE",
+        default_value = "config.toml",
+        env = "FORBEAR_CONFIG"
+    )]
+    pub config: PathBuf,
+    /// Print every value in force and where it comes from
+    #[arg(long)]
+    pub effective: bool,
+    /// For machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `forbear breaker`
+#[derive(Clone, Debug, Args)]
+pub struct BreakerArgs {
+    /// `open` stops traffic, `close` lets all of it through, `auto` ends an override
+    #[arg(value_enum)]
+    pub action: BreakerAction,
+    /// Name of the upstream
+    pub upstream: String,
+    /// Why; shown wherever the breaker is shown
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// For how long; an hour if not given
+    #[arg(long = "for", value_name = "TIME")]
+    pub for_: Option<String>,
+    /// The breaker of this route, instead of the upstream's
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// What to make of a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BreakerAction {
+    /// No traffic
+    Open,
+    /// All traffic
+    Close,
+    /// As it thinks best
+    Auto,
+}
+
+/// Where the admin API is.
+#[derive(Clone, Debug, Args)]
+pub struct AdminArgs {
+    /// The admin listener of the forbear to talk to
+    #[arg(
+        long = "admin",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8081"
+    )]
+    #[arg(env = "FORBEAR_ADMIN")]
+    pub url: String,
+    /// A file with the admin token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+fn span(text: &str) -> Result<std::time::Duration, String> {
+    crate::admin::parse_span(text)
+        .ok_or_else(|| "write a time with a unit, such as 30s or 5m".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,25 @@
 //! What people and machines see of it: metrics, logs, stories.
+//!
+//! One finished [`story::Story`] feeds the counters, the access log and the response headers, so
+//! they cannot disagree. Gauges are not kept at all: a scrape computes them from the state.
+
+pub mod names;
 
 pub mod story;
+
+pub mod metrics;
+
+pub mod upstream;
+
+mod series;
+
+pub mod scrape;
+
+pub mod writer;
+
+pub mod log;
+
+pub mod access;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! What can be read: views, probes, and the stream of events.
+
+use super::super::events::READERS_MAX;
+use super::super::view::{EventKind, Moment};
+use super::*;
+use crate::policy::time::WallTime;
+
+fn event(n: usize) -> EventView {
+    EventView {
+        time: Moment(WallTime { unix_ms: 0 }),
+        kind: EventKind::Breaker,
+        upstream: Some("github".to_owned()),
+        scope: None,
+        detail: format!("event {n}\nof many"),
+    }
+}
+
+/// Reads until `text` has come, and gives back everything so far.
+async fn until(body: &mut Incoming, text: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let frame = body.frame().await.expect("the stream goes on").unwrap();
+        seen.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+    }
+    seen
+}
+
+#[tokio::test]
+async fn views_are_json_and_the_page_is_html() {
+    let served = Served::open(&Fake::new());
+    let upstreams = served.send("GET /api/v1/upstreams", &[], "").await;
+    assert_eq!(upstreams.headers["content-type"], "application/json");
+    assert_eq!(upstreams.json()[1]["name"], "jira");
+    assert_eq!(
+        served
+            .send("GET /api/v1/upstreams/jira", &[], "")
+            .await
+            .json()["name"],
+        "jira"
+    );
+    assert_eq!(
+        served.send("GET /api/v1/keys", &[], "").await.json()[0]["waiting"],
+        3
+    );
+    let page = served.send("GET /", &[], "").await;
+    assert!(page.text().contains("api/v1/upstreams") && !page.text().contains("src="));
+}
+
+#[tokio::test]
+async fn probes_tell_life_from_readiness() {
+    let draining = Fake {
+        ready: false,
+        asked: Mutex::default(),
+        events: broadcast::Sender::new(1),
+    };
+    let served = Served::open(&Arc::new(draining));
+    assert_eq!(served.send("GET /healthz", &[], "").await.text(), "ok\n");
+    let ready = served.send("GET /readyz", &[], "").await;
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.json()["reason"], "it drains");
+}
+
+#[tokio::test]
+async fn what_does_not_exist_yet_is_a_problem_with_a_way_out() {
+    let served = Served::open(&Fake::new());
+    for path in ["/api/v1/exchanges/01", "/api/v1/preflight", "/api", "/x"] {
+        let answer = served.send(&format!("GET {path}"), &[], "").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (404, "not_found"),
+            "{path}"
+        );
+        assert!(answer.json()["detail"].as_str().unwrap().contains(path));
+    }
+}
+
+#[tokio::test]
+async fn events_come_as_they_happen_one_data_line_each() {
+    let fake = Fake::new();
+    let served = Served::open(&fake);
+    let (head, mut body) = served.open_body("GET /api/v1/events", &[], "").await;
+    assert_eq!(head.headers["content-type"], "text/event-stream");
+
+    fake.events.send(event(1)).unwrap();
+
+    let text = until(&mut body, "of many").await;
+    let (_, text) = text.split_once("event: breaker\ndata: ").unwrap();
+    let (json, rest) = text.split_once('\n').unwrap();
+    assert_eq!(serde_json::from_str::<EventView>(json).unwrap(), event(1));
+    assert_eq!(rest, "\n");
+}
+
+#[tokio::test]
+async fn a_reader_that_lags_loses_events_and_is_told() {
+    let fake = Fake::new();
+    let served = Served::open(&fake);
+    let (_, mut body) = served.open_body("GET /api/v1/events", &[], "").await;
+
+    // All in one go: the task that forwards them cannot run in between.
+    for n in 0..EVENTS + 3 {
+        fake.events.send(event(n)).unwrap();
+    }
+
+    let text = until(&mut body, &format!("event {}", EVENTS + 2)).await;
+    assert!(
+        text.contains("event: lost\ndata: {\"lost\":3}\n\n"),
+        "{text}"
+    );
+    assert!(!text.contains("event 2"), "{text}");
+}
+
+#[tokio::test]
+async fn readers_of_events_are_bounded_and_give_their_place_back() {
+    let fake = Fake::new();
+    let served = Served::open(&fake);
+    let mut readers = Vec::new();
+    for _ in 0..READERS_MAX {
+        let (head, body) = served.open_body("GET /api/v1/events", &[], "").await;
+        assert_eq!(head.status, 200);
+        readers.push(body);
+    }
+    let refused = served.send("GET /api/v1/events", &[], "").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str()),
+        (503, "too_many_readers")
+    );
+
+    readers.clear();
+    // The server notices a closed connection when it next looks; each event makes it look.
+    for _ in 0..10_000 {
+        let _ = fake.events.send(event(0));
+        let (head, _body) = served.open_body("GET /api/v1/events", &[], "").await;
+        if head.status == 200 {
+            return;
+        }
+    }
+    panic!("no place was given back");
+}
+
+#[tokio::test]
+async fn an_open_stream_does_not_hold_up_the_end() {
+    let fake = Fake::new();
+    let served = Served::open(&fake);
+    let (_, mut body) = served.open_body("GET /api/v1/events", &[], "").await;
+
+    served.end.send(()).unwrap();
+
+    served.server.await.unwrap().unwrap();
+    while let Some(Ok(_)) = body.frame().await {}
+}
