@@ -212,6 +212,14 @@ pub(super) fn unreadable(error: &std::io::Error) -> Fault {
 
 /// A whole file, or its beginning where it is larger than any configuration can be.
 pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    // A pipe would hold us up, and give nothing when it is read again to see whether it changed.
+    let kind = std::fs::metadata(path)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(std::io::Error::new(
+            ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
     let mut bytes = Vec::new();
     std::fs::File::open(path)?
         .take(FILE_MAX + 1)

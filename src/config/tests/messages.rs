@@ -271,6 +271,12 @@ fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
             .to_string()
             .contains("that is a folder")
     );
+    assert!(
+        load(Path::new("/dev/zero"), &|_| None)
+            .unwrap_err()
+            .to_string()
+            .contains("not a regular file")
+    );
     std::fs::write(folder.path().join("latin"), b"# \xe4").unwrap();
     assert!(
         load(&folder.path().join("latin"), &|_| None)
