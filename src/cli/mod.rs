@@ -11,6 +11,12 @@ use std::process::ExitCode;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub mod run;
+
+pub mod demo;
+
+pub mod check;
+
 pub mod client;
 
 pub mod status;
@@ -23,10 +29,10 @@ pub const EXIT_USAGE: u8 = 2;
 /// Runs the command that was typed.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(args) => elsewhere::run(args),
-        Command::Demo { exit } => elsewhere::demo(exit),
-        Command::Check(args) => elsewhere::check(args),
-        Command::Schema => elsewhere::schema(),
+        Command::Run(args) => run::run(args),
+        Command::Demo { exit } => demo::demo(exit),
+        Command::Check(args) => check::check(&args.config, args.effective, args.json),
+        Command::Schema => check::schema(),
         Command::Status { watch, json, admin } => control::finish(&admin, async |client| {
             status::run(&client, watch, json).await
         }),
@@ -42,32 +48,6 @@ pub fn main() -> ExitCode {
         Command::Quit { admin } => {
             control::finish(&admin, async |client| control::quit(&client).await)
         }
-    }
-}
-
-/// Commands that live in other modules.
-mod elsewhere {
-    use super::{CheckArgs, ExitCode, RunArgs, complain};
-
-    pub(super) fn run(_: RunArgs) -> ExitCode {
-        missing("run")
-    }
-
-    pub(super) fn demo(_exit: bool) -> ExitCode {
-        missing("demo")
-    }
-
-    pub(super) fn check(_: CheckArgs) -> ExitCode {
-        missing("check")
-    }
-
-    pub(super) fn schema() -> ExitCode {
-        missing("schema")
-    }
-
-    fn missing(command: &str) -> ExitCode {
-        complain(&format!("`forbear {command}` is not part of this build"));
-        ExitCode::FAILURE
     }
 }
 

@@ -1,0 +1,179 @@
+//! Settings of the process: listeners, state, log, limits and keys.
+
+use super::super::kind::Kind;
+use super::{SPAN, SPAN_OR_ZERO, Setting, at_least_one, count, limit};
+
+pub(super) const PROXY: &[Setting] = &[
+    Setting::new(
+        "listen",
+        Kind::Addresses,
+        "Where callers connect: one address or a list.",
+    )
+    .or("127.0.0.1:8080"),
+    Setting::new(
+        "workers",
+        Kind::Workers,
+        "Threads that carry traffic; auto is one per CPU that the process may use, at most four.",
+    )
+    .or("auto"),
+    Setting::new(
+        "connections_max",
+        at_least_one(1_000_000, "with 0 nobody could connect"),
+        "Connections of callers at most, all listeners together.",
+    )
+    .or("4096"),
+    Setting::new(
+        "header_timeout",
+        SPAN,
+        "A request head must be complete within this time.",
+    )
+    .or("10s"),
+    Setting::new(
+        "body_timeout",
+        SPAN,
+        "Longest pause between two pieces of a request body.",
+    )
+    .or("30s"),
+    Setting::new(
+        "keep_alive_timeout",
+        SPAN,
+        "An idle connection of a caller is closed after this time.",
+    )
+    .or("60s"),
+    Setting::new(
+        "drain_timeout",
+        SPAN_OR_ZERO,
+        "From the signal to stop to the end of the process at most.",
+    )
+    .or("25s"),
+    Setting::new(
+        "drain_idle",
+        SPAN_OR_ZERO,
+        "A stop is complete once nothing was in flight for this long.",
+    )
+    .or("1s"),
+];
+
+pub(super) const ADMIN: &[Setting] = &[
+    Setting::new(
+        "listen",
+        Kind::Address,
+        "Where dashboard, API and metrics are served.",
+    )
+    .or("127.0.0.1:8081"),
+    Setting::new(
+        "token",
+        Kind::Table(SECRET),
+        "Needed for calls that change something; a must unless listen is loopback.",
+    ),
+];
+
+const SECRET: &[Setting] = &[
+    Setting::new(
+        "file",
+        Kind::Text,
+        "The file that holds the secret, from the folder of this configuration.",
+    ),
+    Setting::new(
+        "env",
+        Kind::Text,
+        "The environment variable that holds the secret.",
+    ),
+];
+
+pub(super) const METRICS: &[Setting] = &[Setting::new(
+    "listen",
+    Kind::Address,
+    "Where metrics and health are served, usually on the pod's network.",
+)
+.required()];
+
+pub(super) const STATE: &[Setting] = &[
+    Setting::new(
+        "path",
+        Kind::Text,
+        "The database file, from the working directory; :memory: keeps nothing.",
+    )
+    .or("forbear.db"),
+    Setting::new(
+        "ledger_keep",
+        SPAN,
+        "How long the story of an exchange is kept.",
+    )
+    .or("7d"),
+    Setting::new(
+        "ledger_rows_max",
+        at_least_one(1_000_000_000, "with 0 nothing would be remembered"),
+        "Rows of the ledger at most; the oldest go first.",
+    )
+    .or("200000"),
+    Setting::new(
+        "shared",
+        Kind::Table(SHARED),
+        "One truth for many sidecars. Not available in this version.",
+    ),
+];
+
+const SHARED: &[Setting] = &[
+    Setting::new(
+        "url",
+        Kind::Text,
+        "postgres://, redis://, rediss:// or redis+cluster://.",
+    )
+    .required(),
+    Setting::new(
+        "namespace",
+        Kind::Text,
+        "Sidecars of one namespace share what they know.",
+    )
+    .or("default"),
+];
+
+pub(super) const LOG: &[Setting] = &[
+    Setting::new(
+        "format",
+        Kind::Choice(&["json", "text"]),
+        "JSON for machines, text for people.",
+    )
+    .or("json"),
+    Setting::new(
+        "level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        "Lines below this level are not written.",
+    )
+    .or("info"),
+    Setting::new(
+        "access",
+        Kind::Choice(&["all", "failures", "off"]),
+        "Which exchanges get a line.",
+    )
+    .or("all"),
+];
+
+pub(super) const LIMITS: &[Setting] = &[
+    Setting::new(
+        "in_flight_max",
+        limit(100_000),
+        "Attempts in flight at most, over all upstreams.",
+    )
+    .or("128"),
+    Setting::new(
+        "queue_max",
+        count(1_000_000),
+        "Exchanges waiting at most, over all upstreams.",
+    )
+    .or("4000"),
+    Setting::new(
+        "replay_memory_max",
+        Kind::Size,
+        "Memory for request bodies that may have to be sent again.",
+    )
+    .or("64MiB"),
+];
+
+pub(super) const KEYS: &[Setting] = &[Setting::new(
+    "in_flight_max",
+    limit(100_000),
+    "Exchanges in flight at most that joined this key.",
+)
+.required()];

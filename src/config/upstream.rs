@@ -1,0 +1,293 @@
+//! `[upstreams.<name>]` with what it inherits from `[defaults]`, and its routes with what they
+//! inherit from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::address::Url;
+use super::kind::{NameRule, nearest};
+use super::problem::Fault;
+use super::read::Section;
+use super::repeat::{breaker, retry};
+use super::resolve::warn_if_open;
+use super::scope::{EffectiveValue, Resolver, Scope};
+use super::secret::Secret;
+use super::settings::{CredentialConfig, RouteConfig, RouteMatch, TlsConfig, UpstreamConfig};
+use super::sources::Sources;
+use super::spec;
+use super::value::print_match;
+use crate::policy::settings::{Mode, RouteSettings, UpstreamSettings};
+
+/// One upstream; `None` if its address is wrong or missing, which was noted.
+pub(super) fn resolve(
+    resolver: &mut Resolver<'_, '_>,
+    root: &Section,
+    name: &str,
+    section: &Section,
+    sources: &mut Sources<'_>,
+) -> Option<UpstreamConfig> {
+    let defaults: Vec<&Section> = root.tables.get("defaults").into_iter().collect();
+    let scope = Scope::new(section, &defaults, spec::UPSTREAM);
+    let url: Option<Url> = resolver.optional(&scope, "url");
+    let key = key(resolver, root, &scope);
+    let profile = profile(resolver, &scope);
+    let prefix = prefix(resolver, &scope, name);
+    let hosts = resolver.optional(&scope, "hosts").unwrap_or_default();
+    let listen: Vec<_> = resolver.optional(&scope, "listen").unwrap_or_default();
+    warn_if_open(resolver, &scope, &listen);
+    let credential = credential(resolver, &scope, sources);
+    let tls = tls(resolver, &scope, sources);
+    let default_route = route(resolver, root, &scope, "default", None);
+    let breaker = breaker(resolver, &scope.table("breaker"));
+    quotas(resolver, section);
+    let own_routes = section.list("routes").iter().map(|own| {
+        let layers: Vec<&Section> = std::iter::once(section)
+            .chain(defaults.iter().copied())
+            .collect();
+        let inheriting = Scope::new(own, &layers, spec::UPSTREAM);
+        configured_route(resolver, root, own, &inheriting)
+    });
+    let (routes, policies) = std::iter::once(default_route)
+        .chain(own_routes.collect::<Vec<_>>())
+        .unzip();
+    check_routes(resolver, section);
+    let policy = UpstreamSettings {
+        in_flight_max: resolver.value(&scope, "in_flight_max"),
+        queue_max: resolver.value(&scope, "queue_max"),
+        breaker,
+        routes: policies,
+    };
+    let connect_timeout = resolver.value(&scope, "connect_timeout");
+    let replay_body_max = resolver.value(&scope.table("retry"), "replay_body_max");
+    let Url { origin, base_path } = url?;
+    Some(UpstreamConfig {
+        name: name.into(),
+        origin,
+        base_path,
+        prefix,
+        hosts,
+        listen: listen.first().copied(),
+        profile,
+        credential,
+        tls,
+        key,
+        connect_timeout,
+        replay_body_max,
+        routes,
+        policy: Arc::new(policy),
+    })
+}
+
+fn prefix(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, name: &str) -> String {
+    resolver.optional(scope, "prefix").unwrap_or_else(|| {
+        let prefix = format!("/{name}");
+        let path = format!("{}.prefix", scope.path);
+        resolver.effective.push(EffectiveValue {
+            path,
+            value: format!("{prefix:?}"),
+            origin: "default".into(),
+        });
+        prefix
+    })
+}
+
+fn profile(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>) -> Option<Arc<str>> {
+    let profile: String = resolver.optional(scope, "profile")?;
+    let (path, span) = scope.place("profile");
+    let fix = "It is only recorded; headers and limits are understood as for any API.";
+    let fault = Fault::new("this version has no profiles yet", fix);
+    resolver
+        .notes
+        .warning(&span, &path, Some(format!("{profile:?}")), fault);
+    Some(profile.into())
+}
+
+/// A key that no declaration matches would never limit anything.
+fn key(resolver: &mut Resolver<'_, '_>, root: &Section, scope: &Scope<'_>) -> Option<Arc<str>> {
+    let key: String = resolver.optional(scope, "key")?;
+    let declared: Vec<&str> = root
+        .named("keys")
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let matches = |pattern: &&str| match pattern.strip_suffix('*') {
+        Some(stem) => key.len() > stem.len() && key.starts_with(stem) && !key.ends_with('*'),
+        None => key == *pattern,
+    };
+    if !declared.iter().any(matches) {
+        let declare = if NameRule::Key.check(&key).is_ok() && !key.ends_with('*') {
+            format!(
+                "Declare it with [keys.{}] and in_flight_max.",
+                super::read::join("", &key)
+            )
+        } else {
+            "Name one key, as a request would.".into()
+        };
+        let fix = match nearest(&key, declared.into_iter()) {
+            Some(near) => format!("Did you mean {near:?}? {declare}"),
+            None => declare,
+        };
+        resolver.contradiction(
+            scope,
+            "key",
+            Fault::new("no key of that name is declared", fix),
+        );
+    }
+    Some(key.into())
+}
+
+fn credential(
+    resolver: &mut Resolver<'_, '_>,
+    scope: &Scope<'_>,
+    sources: &mut Sources<'_>,
+) -> Option<CredentialConfig> {
+    let scope = scope.table("credential");
+    if !scope.is_typed() {
+        return None;
+    }
+    let header = resolver.value(&scope, "header");
+    let prefix: String = resolver.value(&scope, "prefix");
+    let (secret, source) = sources.secret(resolver, &scope)?;
+    let origin = format!("{source}, {}", resolver.notes.place(&scope.span));
+    resolver.effective.push(EffectiveValue {
+        path: scope.path,
+        value: "***".into(),
+        origin,
+    });
+    Some(CredentialConfig {
+        header,
+        value: Secret::new(&format!("{prefix}{secret}")),
+        source,
+    })
+}
+
+fn tls(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, sources: &mut Sources<'_>) -> TlsConfig {
+    for (one, other) in [("client_cert", "client_key"), ("client_key", "client_cert")] {
+        if scope.depth(one).is_some() && scope.depth(other).is_none() {
+            let fault = Fault::new(
+                format!("it is of no use without {other}"),
+                format!("Write {other} = \"…\", too."),
+            );
+            let (path, span) = scope.place(one);
+            resolver.notes.problem(&span, &path, None, fault);
+        }
+    }
+    TlsConfig {
+        ca_file: sources.file(resolver, scope, "ca_file"),
+        client_cert: sources.file(resolver, scope, "client_cert"),
+        client_key: sources.file(resolver, scope, "client_key"),
+    }
+}
+
+/// Both halves of a route. `scope` has the values it inherits; `own` is its table, where it has one.
+fn route(
+    resolver: &mut Resolver<'_, '_>,
+    root: &Section,
+    scope: &Scope<'_>,
+    name: &str,
+    own: Option<(Option<u32>, Option<RouteMatch>)>,
+) -> (RouteConfig, RouteSettings) {
+    let configured = own.is_some();
+    let (in_flight_max, matcher) = own.unwrap_or_default();
+    let name: Arc<str> = name.into();
+    // The default route's key is its upstream's, which was judged there.
+    let key = if configured {
+        key(resolver, root, scope)
+    } else {
+        scope.peek_as::<String>("key").map(Into::into)
+    };
+    let breaker_scope = scope.table("breaker");
+    let own_breaker =
+        (configured && breaker_scope.is_typed()).then(|| breaker(resolver, &breaker_scope));
+    let config = RouteConfig {
+        name: Arc::clone(&name),
+        matcher,
+        key,
+        attempt_timeout: resolver.value(scope, "attempt_timeout"),
+        idle_timeout: resolver.value(scope, "idle_timeout"),
+    };
+    let max_wait = resolver.value(scope, "max_wait");
+    let policy = RouteSettings {
+        name,
+        in_flight_max,
+        max_wait,
+        retry: retry(resolver, &scope.table("retry"), max_wait),
+        breaker: own_breaker,
+        mode: resolver.choice(scope, "mode", Mode::Enforce, &[("shadow", Mode::Shadow)]),
+    };
+    (config, policy)
+}
+
+fn configured_route(
+    resolver: &mut Resolver<'_, '_>,
+    root: &Section,
+    own: &Section,
+    inheriting: &Scope<'_>,
+) -> (RouteConfig, RouteSettings) {
+    // The upstream's own limit is no default for the route's: they hold side by side.
+    let scope = Scope::new(own, &[], spec::ROUTE);
+    let name: String = resolver.value(&scope, "name");
+    let matcher = resolver.optional(&scope, "match");
+    let in_flight_max = resolver.optional(&scope, "in_flight_max");
+    route(
+        resolver,
+        root,
+        inheriting,
+        &name,
+        Some((in_flight_max, matcher)),
+    )
+}
+
+fn check_routes(resolver: &mut Resolver<'_, '_>, section: &Section) {
+    let (mut names, mut matches) = (Vec::new(), Vec::new());
+    for own in section.list("routes") {
+        let scope = Scope::new(own, &[], spec::ROUTE);
+        let name = scope.peek_as::<String>("name").unwrap_or_default();
+        if name == "default" {
+            let fix =
+                "Write another name; requests that no route matches belong to the route default.";
+            resolver.contradiction(&scope, "name", Fault::new("that name is taken", fix));
+        } else if !name.is_empty() && names.contains(&name) {
+            resolver.contradiction(
+                &scope,
+                "name",
+                Fault::new("another route has that name", "Write another name."),
+            );
+        }
+        names.push(name);
+        if let Some(pattern) = scope.peek_as::<RouteMatch>("match") {
+            if matches.contains(&pattern) {
+                let why = format!("another route matches {} already", print_match(&pattern));
+                resolver.contradiction(&scope, "match", Fault::new(why, "Keep one of the two."));
+            }
+            matches.push(pattern);
+        }
+    }
+}
+
+fn quotas(resolver: &mut Resolver<'_, '_>, section: &Section) {
+    let mut names = Vec::new();
+    for quota in section.list("quotas") {
+        let known = spec::find(spec::UPSTREAM, "quotas").map_or(&[][..], spec::Setting::entries);
+        let scope = Scope::new(quota, &[], known);
+        let name: String = resolver.value(&scope, "name");
+        let _: Option<u64> = resolver.optional(&scope, "requests");
+        let _: Option<Duration> = resolver.optional(&scope, "per");
+        let _: Option<String> = resolver.optional(&scope, "pacing");
+        if !name.is_empty() && names.contains(&name) {
+            resolver.contradiction(
+                &scope,
+                "name",
+                Fault::new("another quota has that name", "Write another name."),
+            );
+        }
+        names.push(name);
+        let fix = "Limits are learned from the headers of responses meanwhile.";
+        resolver.notes.warning(
+            &quota.span,
+            &quota.path,
+            None,
+            Fault::new("configured quotas are read, but not yet acted on", fix),
+        );
+    }
+}
