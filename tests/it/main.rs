@@ -1,1 +1,5 @@
-fn main() {}
+//! The integration tests: one binary, real sockets.
+
+mod support {
+    pub(crate) mod raw;
+}
