@@ -187,6 +187,7 @@ impl<S: Socket> GateIo<S> {
             }
             if !waits && !self.held.is_empty() {
                 self.ready = self.scanner.scan(&self.held, &self.connection);
+                self.note_reading();
                 if self.ready > 0 || self.scanner.refusal.is_some() {
                     continue;
                 }

@@ -7,7 +7,9 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -145,6 +147,7 @@ async fn http1<S: Socket, E: Exchanges>(
         obey(orders, connection);
         let expired = tokio::select! {
             biased;
+            changed = orders.changed() => { changed.ok()?; None }
             end = &mut server => {
                 let cut = end.is_err_and(|error| error.is_user());
                 if cut && connection.is_http10() && let Some(parts) = server.into_parts() {
@@ -154,7 +157,6 @@ async fn http1<S: Socket, E: Exchanges>(
                 return None;
             }
             phase = watchdog.expired() => Some(phase),
-            changed = orders.changed() => { changed.ok()?; None }
         };
         let asked = orders.borrow_and_update().connections;
         match (expired, asked) {
@@ -166,14 +168,21 @@ async fn http1<S: Socket, E: Exchanges>(
                 let mut io = parts.io.into_inner();
                 return (parts.read_buf.is_empty() && io.come_to_rest()).then_some(io);
             }
-            (Some(_), _) => std::pin::Pin::new(&mut server).graceful_shutdown(),
-            // A head that has begun is still answered; the answer says `Connection: close`.
-            (None, Connections::Close) => match connection.phase().0 {
-                Phase::Idle | Phase::Busy | Phase::Stalled => {
-                    std::pin::Pin::new(&mut server).graceful_shutdown();
+            (Some(_), _) => Pin::new(&mut server).graceful_shutdown(),
+            (None, Connections::Close) => {
+                connection.close_after();
+                // What has arrived by now is answered; and so is a head that has begun, by an answer
+                // that says `Connection: close`.
+                if poll_fn(|cx| Poll::Ready(Pin::new(&mut server).poll(cx).is_ready())).await {
+                    return None;
                 }
-                Phase::Silent | Phase::Head => {}
-            },
+                match connection.phase().0 {
+                    Phase::Idle | Phase::Busy | Phase::Stalled => {
+                        Pin::new(&mut server).graceful_shutdown();
+                    }
+                    Phase::Silent | Phase::Head => {}
+                }
+            }
             (None, Connections::Keep) => {}
         }
     }

@@ -119,14 +119,13 @@ pub(super) fn check_path_and_query(target: &[u8]) -> Result<(), Violation> {
         .position(|byte| *byte == b'?')
         .unwrap_or(target.len());
     let (path, query) = target.split_at(query_from);
+    // What `http::Uri` refuses or cuts off, and the backslash that others read as a slash.
+    let refused_in_path = |byte: &&u8| !byte.is_ascii_graphic() || b"#<>\\^`".contains(byte);
+    let refused_in_query = |byte: &&u8| !byte.is_ascii_graphic() || b"\"#<>".contains(byte);
     let found = path
         .iter()
-        .find(|byte| !byte.is_ascii_graphic() || b"#<>\\^`".contains(byte));
-    let found = found.or_else(|| {
-        query
-            .iter()
-            .find(|byte| !byte.is_ascii_graphic() || b"#<>".contains(byte))
-    });
+        .find(refused_in_path)
+        .or_else(|| query.iter().find(refused_in_query));
     match found {
         None => Ok(()),
         Some(byte) => Err(Violation::bad(format!(

@@ -63,7 +63,7 @@ impl Bound {
         Self::bind_all(&settings.proxy, main.chain(upstreams))
     }
 
-    fn bind_all(
+    pub(super) fn bind_all(
         proxy: &ProxySettings,
         wanted: impl Iterator<Item = (String, ListenerId, SocketAddr)>,
     ) -> Result<Self, BindError> {

@@ -20,16 +20,19 @@ fn accepted(name: &str, bytes: impl AsRef<[u8]>, line: &str) {
 }
 
 fn run(bytes: &[u8]) -> (Vec<u16>, Vec<String>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime
         .enable_all()
-        .start_paused(true);
-    runtime.build().unwrap().block_on(async {
-        let mut line = connect();
-        line.send(bytes).await;
-        line.send(LAST).await;
-        let statuses = line.statuses().await;
-        (statuses, line.recorder.lines())
-    })
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(async {
+            let mut line = connect();
+            line.send(bytes).await;
+            line.send(LAST).await;
+            let statuses = line.statuses().await;
+            (statuses, line.recorder.lines())
+        })
 }
 
 fn with(fields: &str) -> String {
@@ -155,7 +158,7 @@ fn a_request_line_has_three_parts_and_two_spaces() {
 
 #[test]
 fn a_target_reaches_the_exchange_byte_for_byte() {
-    let kept = "/%2e%2e/a//b;c=d/%2F/..%5c/{e}|\"f\"'()!$&+,=:@[]~*?q={\"a\":\"b\"}&%zz&??/^`\\|'";
+    let kept = "/%2e%2e/a//b;c=d/%2F/..%5c/{e}|\"f\"'()!$&+,=:@[]~*?q={a:b}&%zz&??/^`\\|'";
     accepted(
         "odd bytes",
         format!("GET {kept} HTTP/1.1\r\nHost: x\r\n\r\n"),

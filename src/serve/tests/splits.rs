@@ -32,10 +32,13 @@ async fn outcome(pieces: &[&[u8]]) -> (Vec<u16>, Vec<Seen>) {
 }
 
 fn on_runtime<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime
         .enable_all()
-        .start_paused(true);
-    runtime.build().unwrap().block_on(future)
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 #[test]
