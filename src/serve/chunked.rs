@@ -173,8 +173,9 @@ impl Chunked {
                 size: *size,
                 len: 0,
             },
-            (State::Size { digits: 1.., size }, b'\r') => State::SizeLf { size: *size },
-            (State::Extension { size, .. }, b'\r') => State::SizeLf { size: *size },
+            (State::Size { digits: 1.., size } | State::Extension { size, .. }, b'\r') => {
+                State::SizeLf { size: *size }
+            }
             (State::Extension { size, len }, byte) if !is_control(byte) => {
                 self.extensions += 1;
                 if len + SIZE_DIGITS_MAX >= SIZE_LINE_MAX || self.extensions >= EXTENSIONS_MAX {

@@ -20,9 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::Violation;
-use super::chunked::{Chunked, End};
 use super::connection::{Connection, Reading};
-use super::head::{Framing, HEAD_MAX, Head, Progress};
+use super::head::HEAD_MAX;
+use super::scanner::{Place, Refusal, Scanner};
 use super::shutdown::Seat;
 use crate::proxy::reject::Code;
 
@@ -103,10 +103,7 @@ impl<S: Socket> GateIo<S> {
             mode: Mode::Http1,
             held: BytesMut::new(),
             ready: 0,
-            scanner: Scanner {
-                state: State::Head(Head::default()),
-                refusal: None,
-            },
+            scanner: Scanner::new(),
             at_end: false,
             linger: None,
             _seat: seat,
@@ -139,7 +136,7 @@ impl<S: Socket> GateIo<S> {
     /// taken away and put back.
     pub(super) fn come_to_rest(&mut self) -> bool {
         if self.mode == Mode::Http1 && self.scanner.is_at_boundary() && self.held.ends_with(b"\n") {
-            self.scanner.state = State::Head(Head::default());
+            self.scanner = Scanner::new();
             self.held = BytesMut::new();
         }
         self.mode == Mode::Http1 && self.held.is_empty()
@@ -284,14 +281,8 @@ impl<S: Socket> GateIo<S> {
     }
 
     fn note_reading(&self) {
-        let reading = match &self.scanner.state {
-            // The refusal is the answer to what was begun.
-            State::Head(_) if self.scanner.refusal.is_some() => Reading::Boundary,
-            State::Head(head) if head.has_begun(&self.held) => Reading::Head,
-            State::Head(_) => Reading::Boundary,
-            State::Sized(_) | State::Chunked(_) => Reading::Body,
-        };
-        self.connection.note_reading(reading);
+        self.connection
+            .note_reading(self.scanner.reading(&self.held));
     }
 
     /// Reads and forgets until the peer closes, within the two bounds.
@@ -323,86 +314,6 @@ fn head_late() -> Violation {
         Code::BadRequest,
         "head: it was not complete within proxy.header_timeout; send it at once",
     )
-}
-
-/// Follows the messages of a connection.
-#[derive(Debug)]
-struct Scanner {
-    state: State,
-    refusal: Option<Refusal>,
-}
-
-#[derive(Debug)]
-enum State {
-    Head(Head),
-    Sized(u64),
-    Chunked(Chunked),
-}
-
-#[derive(Debug)]
-enum Refusal {
-    Due(Place, Violation),
-    Told,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Head,
-    Body,
-}
-
-impl Scanner {
-    /// How many of the bytes may pass; at most one message begins. The rest must be shown again.
-    fn scan(&mut self, bytes: &[u8], connection: &Connection) -> usize {
-        let mut pass = 0;
-        loop {
-            let rest = bytes.get(pass..).unwrap_or_default();
-            if rest.is_empty() || self.refusal.is_some() {
-                return pass;
-            }
-            match &mut self.state {
-                State::Head(_) if !connection.is_quiet() => return pass,
-                State::Head(head) => match head.scan(rest) {
-                    Ok(Progress::Partial) => return pass,
-                    Ok(Progress::Whole { len, framing }) => {
-                        pass += len;
-                        connection.take();
-                        self.state = match framing {
-                            Framing::Nothing => State::Head(Head::default()),
-                            Framing::Sized(length) => State::Sized(length),
-                            Framing::Chunked => State::Chunked(Chunked::new()),
-                        };
-                    }
-                    Err(violation) => self.refuse(Place::Head, violation),
-                },
-                State::Sized(left) => {
-                    let step = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
-                    pass += step;
-                    *left -= step as u64;
-                    if *left == 0 {
-                        self.state = State::Head(Head::default());
-                    }
-                }
-                State::Chunked(body) => {
-                    let scanned = body.scan(rest);
-                    pass += scanned.pass;
-                    match scanned.end {
-                        Ok(End::NotYet) => return pass,
-                        Ok(End::Reached) => self.state = State::Head(Head::default()),
-                        Err(violation) => self.refuse(Place::Body, violation),
-                    }
-                }
-            }
-        }
-    }
-
-    fn refuse(&mut self, place: Place, violation: Violation) {
-        self.refusal = Some(Refusal::Due(place, violation));
-    }
-
-    fn is_at_boundary(&self) -> bool {
-        matches!(self.state, State::Head(_))
-    }
 }
 
 impl<S: Socket> AsyncRead for GateIo<S> {

@@ -7,7 +7,8 @@
 //! same way out as every other answer.
 //!
 //! Reading order: [`worker`] binds and starts, `listener` accepts, `session` leads one socket through
-//! its life, `gate` (over `head`, `chunked` and `fields`) guards HTTP/1.1, `h2gate` guards HTTP/2,
+//! its life, `gate` (over `scanner`, `head`, `chunked`
+//! and `fields`) guards HTTP/1.1, `h2gate` guards HTTP/2,
 //! `service` hands exchanges over, [`connection`] is what all of them know of one connection, and
 //! [`shutdown`] ends it all.
 
@@ -21,6 +22,7 @@ mod gate;
 mod h2gate;
 mod head;
 mod listener;
+mod scanner;
 mod service;
 mod session;
 mod target;
@@ -59,6 +61,10 @@ pub trait Exchanges: Clone + Send + Sync + 'static {
 
 /// What came in.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are requests, and none is kept"
+)]
 pub enum Intake {
     /// A request whose head is valid. Its body may still turn out to be faulty: then reading it fails
     /// and [`Connection::violation`] says why.

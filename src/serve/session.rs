@@ -233,6 +233,7 @@ async fn http2<S: Socket, E: Exchanges>(
 }
 
 /// What hyper calls for each request.
+#[expect(clippy::type_complexity, reason = "it is hyper's trait, written out")]
 fn service<E: Exchanges>(
     exchanges: &E,
     connection: &Arc<Connection>,

@@ -276,18 +276,12 @@ fn bind(address: SocketAddr, reuse: ReusePort) -> io::Result<Socket> {
 }
 
 fn fix_for(why: &io::Error) -> &'static str {
-    match why.kind() {
-        io::ErrorKind::AddrInUse => "Stop the process that listens there, or choose another port.",
-        io::ErrorKind::PermissionDenied => {
-            "Choose a port of 1024 or above, or grant the capability CAP_NET_BIND_SERVICE."
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "Use an address of this machine, 127.0.0.1 for local clients or 0.0.0.0 for all."
-        }
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "not our enum, and it is not exhaustive"
-        )]
-        _ => "Check the address.",
+    let kind = why.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        "Stop the process that listens there, or choose another port."
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "Choose a port of 1024 or above, or grant the capability CAP_NET_BIND_SERVICE."
+    } else {
+        "Use an address of this machine: 127.0.0.1 for local clients, 0.0.0.0 for all."
     }
 }
