@@ -319,4 +319,4 @@ impl Pattern {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

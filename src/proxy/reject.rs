@@ -264,6 +264,11 @@ pub const SHOWN_BYTES_MAX: usize = 64;
 
 /// A peer's text for people: printable ASCII stays, the rest becomes `?`, the end is cut off.
 pub fn shown(text: &[u8]) -> String {
+    shown_up_to(SHOWN_BYTES_MAX, text)
+}
+
+/// As [`shown`], with a bound of its own in bytes.
+pub(super) fn shown_up_to(bytes_max: usize, text: &[u8]) -> String {
     let printable = |byte: &u8| {
         if (b' '..=b'~').contains(byte) {
             char::from(*byte)
@@ -271,8 +276,8 @@ pub fn shown(text: &[u8]) -> String {
             '?'
         }
     };
-    let mut shown: String = text.iter().take(SHOWN_BYTES_MAX).map(printable).collect();
-    if text.len() > SHOWN_BYTES_MAX {
+    let mut shown: String = text.iter().take(bytes_max).map(printable).collect();
+    if text.len() > bytes_max {
         shown.push_str("...");
     }
     shown

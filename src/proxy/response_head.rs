@@ -13,7 +13,7 @@ use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
 use super::head::{HOP_BY_HOP, Nominated, VIA_NAME, content_length, is_forbear, via};
-use super::reject::{Verdict, shown};
+use super::reject::{Verdict, shown_up_to};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::WallTime;
 use crate::telemetry::story::Story;
@@ -28,6 +28,9 @@ const RETRY_AT: HeaderName = HeaderName::from_static("forbear-retry-at");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// What some SDKs read before `Retry-After`.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+/// Bytes of a refusal's sentence in `Proxy-Status`; the body has all of it.
+const DETAILS_BYTES_MAX: usize = 200;
 
 /// What follows a response head on its way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +217,7 @@ fn waited_ms(waited: &Waits) -> Option<String> {
 /// The member of `Proxy-Status` for a refusal (RFC 9209 2.3).
 pub(super) fn proxy_status_error(error: &str, detail: &str) -> String {
     // A string of RFC 9651 3.3.3 is printable ASCII with two characters escaped.
-    let details = shown(detail.as_bytes())
+    let details = shown_up_to(DETAILS_BYTES_MAX, detail.as_bytes())
         .replace('\\', "\\\\")
         .replace('"', "\\\"");
     format!("{VIA_NAME}; error={error}; details=\"{details}\"")
@@ -282,4 +285,4 @@ fn stated_seconds(value: &HeaderValue, headers: &HeaderMap, now: WallTime) -> Op
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
