@@ -303,6 +303,21 @@ fn the_target_is_base_path_and_path_and_query_byte_for_byte() {
     );
 }
 
+#[test]
+fn no_legal_byte_is_changed_on_its_way_into_the_target() {
+    let mut parts = request(Version::HTTP_11, &[]);
+    for byte in (b'!'..=b'~').map(char::from) {
+        for text in [format!("/{byte}{byte}"), format!("/a?{byte}{byte}")] {
+            let legal = Uri::from_str(&text).ok().filter(|uri| *uri == *text);
+            let Some(uri) = legal else { continue };
+            parts.uri = uri;
+            let (path, query) = (parts.uri.path(), parts.uri.query());
+            let request = upstream_request(&parts, path, query, &github()).unwrap();
+            assert_eq!(request.uri().to_string(), format!("/v3{text}"));
+        }
+    }
+}
+
 fn field() -> impl Strategy<Value = (String, String)> {
     let name = prop::sample::select(vec![
         "connection",

@@ -116,7 +116,7 @@ fn framing_is_made_unambiguous_or_refused() {
     let new = Version::HTTP_11;
     let via = "via: 1.1 forbear".to_owned();
     let both = [("transfer-encoding", "chunked"), ("content-length", "3")];
-    assert_eq!(down(200, new, &both).unwrap(), [via.clone()]);
+    assert_eq!(down(200, new, &both).unwrap(), ["via: 1.1 forbear"]);
     let same = [("content-length", "3"), ("content-length", "3, 3")];
     assert_eq!(
         down(200, new, &same).unwrap(),
