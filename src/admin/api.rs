@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::Shared;
 use super::backend::{ControlError, ForceBreaker, ForcedState};
 use super::problem::Problem;
-use super::view::{KeyView, ReloadReport, UpstreamView};
+use crate::telemetry::view::{KeyView, ReloadReport, UpstreamView};
 
 /// How long an override lasts if nobody says: long enough for an incident, too short to be
 /// forgotten.

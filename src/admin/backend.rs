@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
+use crate::telemetry::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
 
 /// A reload takes a while: it reads files.
 pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<ReloadReport, ControlError>> + Send + 'a>>;

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 
 use super::Shared;
 use super::problem::Problem;
-use super::view::EventView;
+use crate::telemetry::view::EventView;
 
 /// Readers at the same time: a few dashboards, not an audience.
 pub(super) const READERS_MAX: usize = 16;

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use super::auth::Access;
 use super::backend::{Backend, ControlError, ForceBreaker, Reload};
 use super::server;
-use super::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
+use crate::telemetry::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
 use crate::config::secret::Secret;
 
 /// Events kept for a slow reader.

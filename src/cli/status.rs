@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::control::Failure;
-use crate::admin::view::{BreakerState, BreakerView, KeyView, QuotaView, UpstreamView};
+use crate::telemetry::view::{BreakerState, BreakerView, KeyView, QuotaView, UpstreamView};
 
 /// Between two pictures of `--watch`.
 const REDRAW: Duration = Duration::from_secs(1);

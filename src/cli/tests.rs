@@ -9,7 +9,7 @@ use super::client::{Client, ClientError};
 use super::control::{self, Failure};
 use super::*;
 use crate::admin::tests::{Fake, Served, TOKEN};
-use crate::admin::view::{
+use crate::telemetry::view::{
     BreakerState, BreakerView, CooldownView, KeyView, Moment, QuotaView, UpstreamView,
 };
 use crate::policy::time::WallTime;

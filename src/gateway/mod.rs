@@ -22,12 +22,11 @@ pub mod upstream;
 
 pub mod view;
 
-pub mod control;
 
 use self::clock::Clock;
 use self::route::Routes;
 use self::upstream::{Upstream, UpstreamState};
-use crate::admin::view::EventView;
+use crate::telemetry::view::EventView;
 use crate::config::settings::{Settings, UpstreamConfig};
 use crate::policy::limits::{Limits, UpstreamId};
 use crate::policy::time::Draw;

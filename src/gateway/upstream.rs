@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::Common;
-use crate::admin::view::{EventKind, EventView, Moment};
+use crate::telemetry::view::{EventKind, EventView, Moment};
 use crate::config::settings::{Origin, UpstreamConfig};
 use crate::policy::limits::UpstreamId;
 use crate::policy::line::{RouteId, TicketId};

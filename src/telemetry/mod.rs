@@ -7,6 +7,8 @@ pub mod names;
 
 pub mod story;
 
+pub mod view;
+
 pub mod metrics;
 
 pub mod upstream;

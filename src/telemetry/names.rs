@@ -179,7 +179,7 @@ pub const HINT_FORMS: [&str; 3] = ["delta", "date", "ratelimit_header"];
 pub const KEY_REJECTIONS: [&str; 2] = ["queue_full", "timeout"];
 /// Label `result` of reloads.
 pub const RELOAD_RESULTS: [&str; 2] = ["applied", "refused"];
-/// Label `state` of breakers, in the order of [`crate::admin::view::BreakerState`].
+/// Label `state` of breakers, in the order of [`crate::telemetry::view::BreakerState`].
 pub const BREAKER_STATES: [&str; 5] = ["closed", "open", "half_open", "forced_open", "disabled"];
 /// Label `error` of attempts.
 pub const ATTEMPT_ERRORS_ALL: [&str; 11] = [

@@ -11,7 +11,7 @@ use prometheus::{GaugeVec, Opts, TextEncoder};
 
 use super::metrics::{Metrics, unix_seconds};
 use super::names::{self, MetricDef};
-use crate::admin::view::{BreakerState, KeyView, ProcessView, QuotaView, UpstreamView};
+use crate::telemetry::view::{BreakerState, KeyView, ProcessView, QuotaView, UpstreamView};
 
 /// The whole exposition in the Prometheus text format 0.0.4.
 pub fn text(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::metrics::Metrics;
 use super::scrape;
 use super::story::{AttemptStory, Decision, Ending, RequestId, Story};
-use crate::admin::view::ProcessView;
+use crate::telemetry::view::ProcessView;
 use crate::config::settings::{
     AccessLog, AdminSettings, LogFormat, LogLevel, LogSettings, Origin, ProxySettings, Scheme,
     Settings, StateSettings, TlsConfig, UpstreamConfig,

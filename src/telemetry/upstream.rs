@@ -12,7 +12,7 @@ use super::metrics::Families;
 use super::names;
 use super::series::{AttemptCounter, Closed, RequestCounter};
 use super::story::{AttemptStory, Decision, Ending, Story};
-use crate::admin::view::BreakerState;
+use crate::telemetry::view::BreakerState;
 use crate::config::settings::UpstreamConfig;
 use crate::policy::outcome::{Class, Sent, WaitKind};
 

@@ -1,7 +1,7 @@
 //! Whatever peers send, the number of series is bounded.
 
 use super::*;
-use crate::admin::view::KeyView;
+use crate::telemetry::view::KeyView;
 
 #[test]
 fn ten_thousand_paths_methods_keys_and_runs_leave_the_number_of_series_unchanged() {

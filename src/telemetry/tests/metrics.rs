@@ -2,7 +2,7 @@
 
 use super::super::names;
 use super::*;
-use crate::admin::view::{BreakerState, BreakerView, Moment, QuotaView, UpstreamView};
+use crate::telemetry::view::{BreakerState, BreakerView, Moment, QuotaView, UpstreamView};
 
 #[test]
 fn a_recovered_exchange_is_counted_in_every_way_that_it_tells() {

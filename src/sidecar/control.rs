@@ -1,0 +1,276 @@
+//! What can be asked of a running forbear and ordered of it: the admin API's other side.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast};
+
+use crate::admin::auth::Access;
+use crate::admin::backend::{Backend, ControlError, ForceBreaker, ForcedState, Reload};
+use crate::config::{self, Loaded};
+use crate::gateway::upstream::Upstream;
+use crate::gateway::{Gateway, Live};
+use crate::policy::breaker::Force;
+use crate::serve::ListenerId;
+use crate::serve::shutdown::Load;
+use crate::telemetry::access::AccessLogger;
+use crate::telemetry::scrape;
+use crate::telemetry::view::{
+    EventKind, EventView, KeyView, Moment, ProcessView, Readiness, ReloadReport, UpstreamView,
+};
+use crate::telemetry::writer::LogWriter;
+
+/// The handle of a running forbear.
+pub struct Control {
+    live: Live,
+    config: Option<PathBuf>,
+    log: LogWriter,
+    access: Arc<Access>,
+    load: Arc<Load>,
+    listeners: Vec<(ListenerId, SocketAddr)>,
+    draining: AtomicBool,
+    quit: Notify,
+    /// One reload at a time; the hash of what is in force.
+    content_hash: Mutex<u64>,
+    /// Set by a reload, for whoever owns the listeners.
+    reloaded: Notify,
+}
+
+impl Control {
+    pub(super) fn new(
+        live: Live,
+        config: Option<PathBuf>,
+        log: LogWriter,
+        access: Arc<Access>,
+        load: Arc<Load>,
+        listeners: Vec<(ListenerId, SocketAddr)>,
+        content_hash: u64,
+    ) -> Self {
+        let control = Self {
+            live,
+            config,
+            log,
+            access,
+            load,
+            listeners,
+            draining: AtomicBool::new(false),
+            quit: Notify::new(),
+            content_hash: Mutex::new(content_hash),
+            reloaded: Notify::new(),
+        };
+        let common = &control.gateway().common;
+        common.metrics.config_applied(&printed(content_hash), common.clock.wall());
+        control
+    }
+
+    /// The configuration in force.
+    pub fn gateway(&self) -> Arc<Gateway> {
+        self.live.load_full()
+    }
+
+    /// Until somebody asks for the end through the admin API.
+    pub async fn asked_to_quit(&self) {
+        self.quit.notified().await;
+    }
+
+    /// Until a reload changed something.
+    pub async fn reloaded(&self) {
+        self.reloaded.notified().await;
+    }
+
+    /// Exchanges begun since the start, to see whether there was one in between.
+    pub fn exchanges_begun(&self) -> u64 {
+        self.load.exchanges_begun()
+    }
+
+    pub(super) fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+        tracing::info!("draining: serving goes on until nothing is in flight or the time is over");
+        self.tell(EventKind::Draining, "asked to end".to_owned());
+    }
+
+    /// Reads the configuration again and puts it in force: all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// One sentence per problem; the old configuration goes on.
+    pub fn reload_now(&self) -> Result<(ReloadReport, Option<Loaded>), Vec<String>> {
+        let mut hash = self.content_hash.lock().unwrap_or_else(PoisonError::into_inner);
+        let gateway = self.gateway();
+        let refused = |problems: Vec<String>| {
+            gateway.common.metrics.config_refused();
+            for problem in &problems {
+                tracing::error!(problem, "configuration refused; the old one goes on");
+            }
+            self.tell(EventKind::Config, format!("refused: {}", problems.join("; ")));
+            problems
+        };
+        let Some(path) = &self.config else {
+            return Err(refused(vec!["this forbear was started without a file".to_owned()]));
+        };
+        let loaded = config::load(path, &config::process_environment)
+            .map_err(|problems| refused(problems.0.iter().map(ToString::to_string).collect()))?;
+        let report = |changes| ReloadReport { changes, hash: printed(loaded.content_hash) };
+        if loaded.content_hash == *hash {
+            return Ok((report(Vec::new()), None));
+        }
+        let changes = config::reload::diff(&gateway.settings, &loaded.settings);
+        if !changes.restart_needed.is_empty() {
+            let why = changes.restart_needed.join("; ");
+            return Err(refused(vec![format!("{why}: restart forbear for that")]));
+        }
+        let settings = Arc::new(loaded.settings.clone());
+        let access = AccessLogger::new(settings.log, self.log.clone());
+        let next = Gateway::build(settings.clone(), access, &gateway.common, Some(&gateway))
+            .map_err(|error| refused(vec![error.to_string()]))?;
+        // First the rules, then the routes to them: nobody is judged by less than both.
+        next.enforce();
+        self.live.store(Arc::new(next));
+        self.access.set_token(settings.admin.token.clone());
+        *hash = loaded.content_hash;
+        let metrics = &gateway.common.metrics;
+        metrics.config_applied(&printed(*hash), gateway.common.clock.wall());
+        metrics.retain(&settings);
+        tracing::info!(changes = changes.lines.join("; "), "configuration applied");
+        self.tell(EventKind::Config, format!("applied: {}", changes.lines.join("; ")));
+        self.reloaded.notify_one();
+        Ok((report(changes.lines), Some(loaded)))
+    }
+
+    fn tell(&self, kind: EventKind, detail: String) {
+        let common = &self.gateway().common;
+        let time = Moment(common.clock.wall());
+        common.tell(EventView { time, kind, upstream: None, scope: None, detail });
+    }
+
+    fn find(&self, name: &str) -> Result<(Arc<Gateway>, Arc<Upstream>), ControlError> {
+        let gateway = self.gateway();
+        match gateway.upstream(name).cloned() {
+            Some(upstream) => Ok((gateway, upstream)),
+            None => Err(ControlError::UnknownUpstream {
+                name: name.to_owned(),
+                known: gateway.settings.upstreams.iter().map(|u| u.name.to_string()).collect(),
+            }),
+        }
+    }
+}
+
+impl Backend for Control {
+    fn upstreams(&self) -> Vec<UpstreamView> {
+        self.gateway().upstream_views()
+    }
+
+    fn keys(&self) -> Vec<KeyView> {
+        self.gateway().key_views()
+    }
+
+    fn config(&self) -> serde_json::Value {
+        config::redacted(&self.gateway().settings)
+    }
+
+    fn ready(&self) -> Readiness {
+        let is_draining = self.draining.load(Ordering::Acquire);
+        Readiness {
+            ready: !is_draining,
+            reason: is_draining.then(|| "draining: forbear was asked to end".to_owned()),
+        }
+    }
+
+    fn scrape(&self) -> String {
+        let gateway = self.gateway();
+        let metrics = &gateway.common.metrics;
+        let counted = metrics.accept_errors.get();
+        metrics.accept_errors.inc_by(self.load.accept_errors().saturating_sub(counted));
+        let listeners = self.listeners.iter().enumerate().map(|(at, (id, _))| {
+            let name = match id {
+                ListenerId::Main(0) => "proxy".to_owned(),
+                ListenerId::Main(n) => format!("proxy-{n}"),
+                ListenerId::Upstream(name) => name.to_string(),
+            };
+            (name, u32::try_from(self.load.connections_of(at)).unwrap_or(0))
+        });
+        let process = ProcessView {
+            draining: self.draining.load(Ordering::Acquire),
+            listeners: listeners.collect(),
+        };
+        scrape::text(metrics, &gateway.upstream_views(), &gateway.key_views(), &process)
+    }
+
+    fn force_breaker(
+        &self,
+        upstream: &str,
+        request: ForceBreaker,
+    ) -> Result<UpstreamView, ControlError> {
+        let (gateway, found) = self.find(upstream)?;
+        let to = match request.state {
+            ForcedState::Open => Force::Open,
+            ForcedState::Closed => Force::Closed,
+            ForcedState::Auto => Force::Auto,
+        };
+        let until = gateway.common.clock.now() + request.for_;
+        let route = request.route.as_deref();
+        let was_found = found
+            .state
+            .with(|policy, cx| policy.force(cx, route, to, until, &request.reason));
+        if !was_found {
+            let routes = found.config.policy.routes.iter();
+            return Err(ControlError::UnknownPart {
+                upstream: upstream.to_owned(),
+                what: format!("route {} with a breaker of its own", route.unwrap_or_default()),
+                known: routes
+                    .filter(|route| route.breaker.is_some())
+                    .map(|route| route.name.to_string())
+                    .collect(),
+            });
+        }
+        let (reason, seconds) = (&request.reason, request.for_.as_secs());
+        tracing::warn!(upstream, state = ?request.state, reason, seconds, "breaker set by hand");
+        Ok(found.view(gateway.common.clock.anchor()))
+    }
+
+    fn clear_cooldown(
+        &self,
+        upstream: &str,
+        scope: Option<&str>,
+    ) -> Result<UpstreamView, ControlError> {
+        let (gateway, found) = self.find(upstream)?;
+        let route = scope.map(|scope| scope.strip_prefix("route ").unwrap_or(scope));
+        let cleared = found.state.with(|policy, cx| policy.clear_cooldowns(cx, route));
+        if let (0, Some(scope)) = (cleared, scope) {
+            let view = found.view(gateway.common.clock.anchor());
+            return Err(ControlError::UnknownPart {
+                upstream: upstream.to_owned(),
+                what: format!("cooldown of {scope}"),
+                known: view.cooldowns.into_iter().map(|cooldown| cooldown.scope).collect(),
+            });
+        }
+        tracing::warn!(upstream, cleared, "cooldowns cleared by hand");
+        self.tell(EventKind::Cooldown, format!("{cleared} cleared by hand"));
+        Ok(found.view(gateway.common.clock.anchor()))
+    }
+
+    fn reload(&self) -> Reload<'_> {
+        Box::pin(async {
+            let result = self.reload_now();
+            result.map(|(report, _)| report).map_err(|problems| ControlError::ReloadRefused { problems })
+        })
+    }
+
+    fn quit(&self) {
+        self.quit.notify_one();
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<EventView> {
+        self.gateway().common.subscribe()
+    }
+}
+
+fn printed(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+/// How long a change of a file may go unnoticed.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,235 @@
+//! One whole forbear: every listener, the control plane beside them, and its end.
+//!
+//! Workers serve exchanges; one more runtime, the caller's, answers the admin listener, watches
+//! files and drives the end. Everything is bound before anything is started, so a mistake in an
+//! address is an error and not half a sidecar. The command line, the demo and the tests all start
+//! forbear through here.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+mod control;
+
+pub use self::control::Control;
+
+use crate::admin;
+use crate::admin::auth::Access;
+use crate::admin::backend::Backend;
+use crate::config::Loaded;
+use crate::config::settings::Settings;
+use crate::gateway::clock::Clock;
+use crate::gateway::{BuildError, Common, Gateway, Live};
+use crate::proxy::Proxy;
+use crate::serve::worker::{BindError, Bound, Running};
+use crate::serve::{ListenerId, Timeouts};
+use crate::telemetry::access::AccessLogger;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::writer::LogWriter;
+
+/// Before the end of the drain time, what still waits is refused this early, so that what is in
+/// flight gets the rest.
+const REFUSE_BEFORE_END: Duration = Duration::from_secs(5);
+/// After a last answer its connection may linger so long.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A running forbear.
+pub struct Sidecar {
+    control: Arc<Control>,
+    running: Running,
+    admin: SocketAddr,
+    metrics: Option<SocketAddr>,
+    /// Admin and metrics listeners.
+    tasks: JoinSet<()>,
+    /// True once those should end.
+    ending: watch::Sender<bool>,
+}
+
+/// Why forbear does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An upstream's settings cannot be put to work.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A proxy listener cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// An admin listener cannot be bound.
+    #[error("{setting} = \"{address}\" cannot be bound: {why}. Choose another address or port.")]
+    BindAdmin {
+        /// `admin.listen` or `metrics.listen`.
+        setting: &'static str,
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The system refused a thread.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl Sidecar {
+    /// Binds everything, then starts everything. `config` is read again by a reload. Must be
+    /// called within a runtime: the control plane runs there.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`]; nothing is left running.
+    pub fn start(
+        loaded: Loaded,
+        config: Option<PathBuf>,
+        metrics: Arc<Metrics>,
+        log: LogWriter,
+    ) -> Result<Self, StartError> {
+        let content_hash = loaded.content_hash;
+        let settings = Arc::new(loaded.settings);
+        let common = Common::new(Clock::start(), metrics, &settings);
+        let access = AccessLogger::new(settings.log, log.clone());
+        let gateway = Gateway::build(settings.clone(), access, &common, None)?;
+        gateway.enforce();
+        let bound = Bound::bind(&settings)?;
+        let admin = bind("admin.listen", settings.admin.listen)?;
+        let read_only =
+            settings.metrics_listen.map(|address| bind("metrics.listen", address)).transpose()?;
+
+        let live: Live = Arc::new(ArcSwap::from_pointee(gateway));
+        let running = bound.start(&Proxy::new(live.clone()))?;
+        let is_loopback = settings.admin.listen.ip().is_loopback();
+        let guard = Arc::new(Access::new(settings.admin.token.clone(), is_loopback));
+        let control = Arc::new(Control::new(
+            live,
+            config,
+            log,
+            guard.clone(),
+            running.load().clone(),
+            running.addresses().to_vec(),
+            content_hash,
+        ));
+        let admin_address = admin.local_addr()?;
+        let metrics_address = read_only.as_ref().map(TcpListener::local_addr).transpose()?;
+        let (ending, _) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let backend: Arc<dyn Backend> = control.clone();
+        serve_admin(&mut tasks, admin, admin::router(backend.clone(), guard), &ending);
+        if let Some(listener) = read_only {
+            serve_admin(&mut tasks, listener, admin::metrics_router(backend), &ending);
+        }
+        let sidecar =
+            Self { control, running, admin: admin_address, metrics: metrics_address, tasks, ending };
+        Ok(sidecar)
+    }
+
+    /// Everything that can be asked and ordered.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// Proxy listeners with the addresses really bound.
+    pub fn addresses(&self) -> &[(ListenerId, SocketAddr)] {
+        self.running.addresses()
+    }
+
+    /// The first proxy listener.
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
+        self.addresses().first().map(|(_, address)| *address)
+    }
+
+    /// The admin listener.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The read-only listener, if there is one.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// New limits of connections, for those that begin from now on.
+    pub fn set_timeouts(&self, settings: &Settings) {
+        self.running.set_timeouts(Timeouts::from(&settings.proxy));
+    }
+
+    /// Ends in good order: readiness goes first and serving goes on, since the application beside
+    /// may still be draining through it; once nothing has been in flight for `drain_idle`, or the
+    /// drain time is nearly over, newcomers are refused, and what is in flight gets the rest.
+    /// `now` ends the waiting, not the order.
+    pub async fn drain(mut self, now: impl Future<Output = ()>) {
+        let settings = self.control.gateway().settings.clone();
+        let common = self.control.gateway().common.clone();
+        self.control.begin_draining();
+        let load = self.running.load().clone();
+        let clock = common.clock;
+        let end = clock.now() + settings.proxy.drain_timeout;
+        let refuse_at =
+            clock.now() + settings.proxy.drain_timeout.saturating_sub(REFUSE_BEFORE_END);
+        let orderly = async {
+            let idle = async {
+                loop {
+                    load.without_exchanges().await;
+                    let quiet_from = self.control.exchanges_begun();
+                    clock.sleep_until(clock.now() + settings.proxy.drain_idle).await;
+                    if load.exchanges() == 0 && self.control.exchanges_begun() == quiet_from {
+                        break;
+                    }
+                }
+            };
+            tokio::select! {
+                () = idle => {}
+                () = clock.sleep_until(refuse_at) => {}
+            }
+            common.draining.store(true, Ordering::Release);
+            for upstream in &self.control.gateway().upstreams {
+                upstream.state.drain();
+            }
+            self.running.drain();
+            tokio::select! {
+                () = load.without_connections() => {}
+                () = clock.sleep_until(end) => {}
+            }
+        };
+        tokio::select! {
+            () = orderly => {}
+            () = now => {}
+        }
+        self.running.stop_accepting();
+        self.running.abort();
+        let last_words = clock.now() + LAST_WORDS;
+        tokio::select! {
+            () = self.running.ended() => {}
+            () = clock.sleep_until(last_words) => {}
+        }
+        // Nobody listening any more is fine.
+        let _ = self.ending.send(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|why| StartError::BindAdmin { setting, address, why })
+}
+
+fn serve_admin(
+    tasks: &mut JoinSet<()>,
+    listener: TcpListener,
+    router: axum::Router,
+    ending: &watch::Sender<bool>,
+) {
+    let mut ending = ending.subscribe();
+    tasks.spawn(async move {
+        let end = async move {
+            // A sender that is gone means the same.
+            let _ = ending.wait_for(|ending| *ending).await;
+        };
+        if let Err(error) = admin::server::serve(listener, router, end).await {
+            tracing::error!(%error, "the admin listener stopped");
+        }
+    });
+}
