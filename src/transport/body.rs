@@ -139,17 +139,12 @@ impl Replay {
     /// bounds; otherwise the connection must be closed. A client that waits for `100 Continue`
     /// is told to go on by this: do not drain its body.
     pub async fn drain(&self, bytes_max: u64, time_max: Duration) -> bool {
-        let bytes_before = {
+        let (reader, bytes_before) = {
             let mut inner = self.lock();
-            inner.lost |= !inner.ended;
-            inner.discarding = true;
-            let reader = inner.begin();
-            inner.let_go();
-            let bytes_seen = inner.bytes_seen;
-            drop(inner);
-            reader.into_iter().for_each(Waker::wake);
-            bytes_seen
+            inner.lose();
+            (inner.begin(), inner.bytes_seen)
         };
+        reader.into_iter().for_each(Waker::wake);
         let drained = poll_fn(|cx| {
             let mut inner = self.lock();
             while !inner.ended {
@@ -299,17 +294,20 @@ impl Inner {
         {
             self.at = recording.end();
         } else {
-            self.recording = None;
-            self.lost = true;
+            self.lose();
         }
     }
 
     /// Drops a recording that is to be discarded and was read to its end.
     fn let_go(&mut self) {
-        if self.discarding && (self.lost || self.recorded().is_none()) {
-            self.lost |= self.bytes_seen > 0;
-            self.recording = None;
+        if self.discarding && self.bytes_seen > 0 && self.recorded().is_none() {
+            self.lose();
         }
+    }
+
+    fn lose(&mut self) {
+        self.recording = None;
+        self.lost = true;
     }
 
     /// Whether the present attempt has got everything.
@@ -395,8 +393,13 @@ impl Drop for Upload {
     fn drop(&mut self) {
         let reader = {
             let mut inner = self.replay.lock();
-            let is_running = inner.attempt == self.attempt && !inner.is_complete();
-            if is_running { inner.begin() } else { None }
+            if inner.attempt != self.attempt || inner.is_complete() {
+                return;
+            }
+            if inner.discarding {
+                inner.lose();
+            }
+            inner.begin()
         };
         reader.into_iter().for_each(Waker::wake);
     }
