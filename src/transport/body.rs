@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 
 pub use super::recording::ReplayMemory;
 use super::recording::{Place, Recording};
-pub use super::source::{BodyFault, Source};
+pub use super::source::{BodyFault, RequestBodyError, Source};
 use super::timer::Patience;
 
 /// A client must send this many bytes a second on average once it has been waited for longer than
@@ -35,17 +35,6 @@ pub enum ReplayState {
     Streamed,
     /// The client broke it; see [`Replay::fault`].
     Broken,
-}
-
-/// Why an attempt's body ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestBodyError {
-    /// The client's doing.
-    #[error(transparent)]
-    Fault(#[from] BodyFault),
-    /// The attempt is over, or a newer one has begun.
-    #[error("the attempt is over")]
-    Revoked,
 }
 
 /// One exchange's request body. Cheap to clone; all clones are the same body.
