@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 
 pub use super::recording::ReplayMemory;
 use super::recording::{Place, Recording};
-pub use super::source::{BodyFault, Source};
+pub use super::source::{BodyFault, RequestBodyError, Source};
 use super::timer::Patience;
 
 /// A client must send this many bytes a second on average once it has been waited for longer than
@@ -35,17 +35,6 @@ pub enum ReplayState {
     Streamed,
     /// The client broke it; see [`Replay::fault`].
     Broken,
-}
-
-/// Why an attempt's body ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestBodyError {
-    /// The client's doing.
-    #[error(transparent)]
-    Fault(#[from] BodyFault),
-    /// The attempt is over, or a newer one has begun.
-    #[error("the attempt is over")]
-    Revoked,
 }
 
 /// One exchange's request body. Cheap to clone; all clones are the same body.
@@ -139,17 +128,12 @@ impl Replay {
     /// bounds; otherwise the connection must be closed. A client that waits for `100 Continue`
     /// is told to go on by this: do not drain its body.
     pub async fn drain(&self, bytes_max: u64, time_max: Duration) -> bool {
-        let bytes_before = {
+        let (reader, bytes_before) = {
             let mut inner = self.lock();
-            inner.lost |= !inner.ended;
-            inner.discarding = true;
-            let reader = inner.begin();
-            inner.let_go();
-            let bytes_seen = inner.bytes_seen;
-            drop(inner);
-            reader.into_iter().for_each(Waker::wake);
-            bytes_seen
+            inner.lose();
+            (inner.begin(), inner.bytes_seen)
         };
+        reader.into_iter().for_each(Waker::wake);
         let drained = poll_fn(|cx| {
             let mut inner = self.lock();
             while !inner.ended {
@@ -299,17 +283,20 @@ impl Inner {
         {
             self.at = recording.end();
         } else {
-            self.recording = None;
-            self.lost = true;
+            self.lose();
         }
     }
 
     /// Drops a recording that is to be discarded and was read to its end.
     fn let_go(&mut self) {
-        if self.discarding && (self.lost || self.recorded().is_none()) {
-            self.lost |= self.bytes_seen > 0;
-            self.recording = None;
+        if self.discarding && self.bytes_seen > 0 && self.recorded().is_none() {
+            self.lose();
         }
+    }
+
+    fn lose(&mut self) {
+        self.recording = None;
+        self.lost = true;
     }
 
     /// Whether the present attempt has got everything.
@@ -395,8 +382,13 @@ impl Drop for Upload {
     fn drop(&mut self) {
         let reader = {
             let mut inner = self.replay.lock();
-            let is_running = inner.attempt == self.attempt && !inner.is_complete();
-            if is_running { inner.begin() } else { None }
+            if inner.attempt != self.attempt || inner.is_complete() {
+                return;
+            }
+            if inner.discarding {
+                inner.lose();
+            }
+            inner.begin()
         };
         reader.into_iter().for_each(Waker::wake);
     }

@@ -36,6 +36,17 @@ pub enum BodyFault {
     Malformed,
 }
 
+/// Why an attempt's body ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestBodyError {
+    /// The client's doing.
+    #[error(transparent)]
+    Fault(#[from] BodyFault),
+    /// The attempt is over, or a newer one has begun.
+    #[error("the attempt is over")]
+    Revoked,
+}
+
 impl Source {
     pub(super) fn poll_frame(
         &mut self,

@@ -105,12 +105,17 @@ async fn a_request_that_a_closing_connection_did_not_take_goes_out_untouched_on_
     pooled(&target).await;
 
     first.shutdown().await.unwrap();
-    let (response, (head, body)) = tokio::join!(send(&target, post("once"), OPTIONS), async {
+    let answering = async {
         let mut second = far_ends.recv().await.unwrap();
         let head = read_head(&mut second).await;
         let body = read_exactly(&mut second, 4).await;
         second.write_all(OK).await.unwrap();
         (head, body)
+    };
+    let (response, (head, body)) = tokio::join!(send(&target, post("once"), OPTIONS), async {
+        tokio::time::timeout(Duration::from_secs(10), answering)
+            .await
+            .expect("a second connection")
     });
 
     assert_eq!(text(response.unwrap()).await, "ok");
