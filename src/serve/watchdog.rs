@@ -16,8 +16,9 @@ use super::connection::{Connection, Phase};
 /// the upstream back; one that has stopped holds a permit, a connection and buffers for nothing.
 pub(super) const WRITE_STALL_MAX: Duration = Duration::from_secs(120);
 
-/// Idle for so long, an HTTP/1.1 connection gives hyper's state and buffers back.
-pub(super) const DORMANT_AFTER: Duration = Duration::from_secs(2);
+/// Idle for so long, an HTTP/1.1 connection gives hyper's state and buffers back, 16 KiB and more.
+/// Connections in steady use pause for less, and do not pay for making them anew.
+pub(super) const DORMANT_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a peer has to close an idle connection that was asked to close (HTTP/2 GOAWAY).
 const CLOSE_MAX: Duration = Duration::from_secs(5);

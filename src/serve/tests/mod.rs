@@ -1,16 +1,20 @@
 //! What goes in through a socket, what the exchanges get to see, and what comes back.
 
 mod attacks;
+mod bounds;
 mod lives;
 mod splits;
 mod workers;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, Version};
+use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -66,6 +70,27 @@ impl Recorder {
     }
 }
 
+/// A response body that breaks off after its first piece.
+struct Cut(bool);
+
+impl http_body::Body for Cut {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let began = std::mem::replace(&mut self.0, true);
+        let piece = if began {
+            Err("cut".into())
+        } else {
+            Ok(Frame::data(Bytes::from("half")))
+        };
+        Poll::Ready(Some(piece))
+    }
+}
+
 struct NotifyOnDrop(Arc<Notify>);
 
 impl Drop for NotifyOnDrop {
@@ -100,6 +125,9 @@ impl Exchanges for Recorder {
             }
             if path == "/unread" {
                 return answer(StatusCode::OK, "not read");
+            }
+            if path == "/cut" {
+                return Response::new(Cut(false).boxed_unsync());
             }
             if path == "/large" {
                 return answer(StatusCode::OK, "x".repeat(8 * 1024 * 1024));

@@ -28,7 +28,11 @@ async fn outcome(pieces: &[&[u8]]) -> (Vec<u16>, Vec<Seen>) {
             tokio::task::yield_now().await;
         }
     }
-    (line.statuses().await, line.recorder.saw())
+    // A garbled length can make the rest a body that never ends: then nothing more comes.
+    let mut bytes = Vec::new();
+    let read = line.client.read_to_end(&mut bytes);
+    let _ = tokio::time::timeout(Duration::from_secs(600), read).await;
+    (statuses(&bytes), line.recorder.saw())
 }
 
 fn on_runtime<T>(future: impl Future<Output = T>) -> T {
@@ -75,7 +79,7 @@ fn a_stream_of_single_bytes_gives_the_same() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_split_of_any_stream_gives_the_same(

@@ -162,3 +162,17 @@ async fn a_refusal_reaches_a_client_whose_upload_nobody_read() {
         .unwrap();
     assert_eq!(statuses(&bytes), [400]);
 }
+
+#[tokio::test]
+async fn a_response_that_was_cut_short_does_not_look_complete() {
+    let (running, _) = start(&settings(1, 10));
+    for (version, resets) in [("1.0", true), ("1.1", false)] {
+        let mut socket = TcpStream::connect(running.addresses()[0].1).await.unwrap();
+        let request = format!("GET /cut HTTP/{version}\r\nHost: x\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        let end = within("the end", socket.read_to_end(&mut bytes)).await;
+        assert_eq!(end.is_err(), resets, "{version}: {end:?}");
+        assert!(!bytes.ends_with(b"0\r\n\r\n"));
+    }
+}
