@@ -1,1 +1,4 @@
 //! To be written.
+
+pub mod path;
+pub mod route;
