@@ -16,6 +16,8 @@ pub mod serve;
 
 pub mod admin;
 
+pub mod sidecar;
+
 pub mod demo;
 
 pub mod cli;

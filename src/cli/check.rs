@@ -8,11 +8,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::EXIT_USAGE;
 use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::{EffectiveValue, Loaded, load, process_environment, schema as config_schema};
-
-/// The exit code for a configuration that cannot be used.
-const UNUSABLE: u8 = 2;
 
 /// Checks a file and prints all problems, or a summary and, if wanted, every value in force.
 /// The exit code is 0 or 2.
@@ -27,10 +25,20 @@ pub fn check(path: &Path, effective: bool, json: bool) -> ExitCode {
     exit_code(&written, &loaded)
 }
 
+/// Prints problems to standard error, for a command that cannot begin.
+pub(super) fn print_problems(Problems(problems): &Problems) {
+    let mut out = anstream::stderr();
+    for problem in problems {
+        // The exit code has to do if not even this can be written.
+        let _ = writeln!(out, "{}", problem.render(Severity::Error));
+    }
+    let _ = writeln!(out, "{}.", counted(problems.len(), "problem"));
+}
+
 /// 0 or 2 for the configuration; 1 if the answer could not be written.
 fn exit_code(written: &io::Result<()>, loaded: &Result<Loaded, Problems>) -> ExitCode {
     match (written, loaded) {
-        (_, Err(_)) => ExitCode::from(UNUSABLE),
+        (_, Err(_)) => ExitCode::from(EXIT_USAGE),
         (Ok(()), Ok(_)) => ExitCode::SUCCESS,
         // Whoever reads may stop early: `check --effective | head`.
         (Err(error), Ok(_)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

@@ -102,10 +102,10 @@ impl Gateway {
             upstreams.push(Arc::new(build_upstream(config, common, same)?));
         }
         let memory_max = settings.limits.replay_memory_max;
-        let replay_memory = previous
-            .map(|previous| previous.replay_memory.clone())
-            .filter(|memory| memory.max() == memory_max)
-            .unwrap_or_else(|| Arc::new(ReplayMemory::new(memory_max)));
+        let replay_memory = previous.map_or_else(
+            || Arc::new(ReplayMemory::new(memory_max)),
+            |previous| previous.replay_memory.clone(),
+        );
         let routes = Routes::new(&settings.upstreams);
         Ok(Self { routes, upstreams, access, replay_memory, common: common.clone(), settings })
     }
@@ -113,6 +113,7 @@ impl Gateway {
     /// Puts the rules of this gateway in force for everybody who waits or will come.
     pub fn enforce(&self) {
         self.common.limits().configure(&self.settings.limits);
+        self.replay_memory.set_max(self.settings.limits.replay_memory_max);
         for upstream in &self.upstreams {
             upstream.state.configure(&upstream.config.policy, &upstream.metrics);
         }
@@ -154,7 +155,10 @@ fn build_upstream(
         None => common.new_state(&config, &metrics),
     };
     let route_ids = state.with(|policy, _| policy.learn_routes(&config.policy));
-    let head = UpstreamHead::new(&config);
+    let head = UpstreamHead::new(&config).ok_or_else(|| BuildError {
+        upstream: config.name.clone(),
+        cause: TargetError::Settings("its host, path or credential is not legal in HTTP".to_owned()),
+    })?;
     Ok(Upstream { head, target, route_ids, metrics, state, config })
 }
 

@@ -60,7 +60,7 @@ fn hex(digit: u8) -> Option<u8> {
 /// Refused are dot segments in every spelling (`..`, `%2E.`, `..;x`, `a%2f..`), a backslash, an
 /// escaped control byte and an empty first segment. Everything else passes as it came: `%2F`
 /// within a segment, empty segments further on, semicolons, broken escapes.
-pub fn unsafe_path(path: &str) -> Option<&'static str> {
+pub(super) fn unsafe_path(path: &str) -> Option<&'static str> {
     /// What the current segment consists of so far, as far as it matters.
     enum Segment {
         Dots(u8),
@@ -95,7 +95,7 @@ pub fn unsafe_path(path: &str) -> Option<&'static str> {
 
 /// How a path relates to a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stripped<'a> {
+pub(super) enum Stripped<'a> {
     /// It lies elsewhere.
     Outside,
     /// It lies under the prefix: what follows, as it came. Empty or beginning with `/`.
@@ -107,7 +107,7 @@ pub enum Stripped<'a> {
 
 /// Takes `prefix` off `path` by whole segments. A final slash of the prefix means nothing, so `/`
 /// holds every path.
-pub fn strip<'a>(path: &'a str, prefix: &str) -> Stripped<'a> {
+pub(super) fn strip<'a>(path: &'a str, prefix: &str) -> Stripped<'a> {
     let mut pieces = Pieces::of(path);
     let mut ambiguous = false;
     for want in prefix.trim_end_matches('/').bytes() {
@@ -135,7 +135,7 @@ pub fn strip<'a>(path: &'a str, prefix: &str) -> Stripped<'a> {
 }
 
 /// Whether a segment, decoded once, spells `literal`.
-pub fn spells(segment: &str, literal: &str) -> bool {
+pub(super) fn spells(segment: &str, literal: &str) -> bool {
     let mut pieces = Pieces::of(segment);
     literal.bytes().all(|want| match pieces.next() {
         Some(Piece::Raw(got) | Piece::Escaped(got)) => got == want,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -322,7 +322,7 @@ async fn refuse(
         connection.close_after();
     }
     connection.upgrade_settled(false);
-    let is_head = problem::is_head_only(&teller.story.method);
+    let is_head = teller.story.method == Method::HEAD;
     let response = problem::render(&rejection, &teller.story, is_head);
     teller.story.ending = Ending::Rejected(rejection.code.name());
     response.map(|bytes| DownBody::whole(bytes, teller))

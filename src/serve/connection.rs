@@ -16,6 +16,7 @@ use super::{ListenerId, Protocol, Violation};
 #[derive(Debug)]
 pub struct Connection {
     peer: SocketAddr,
+    local: SocketAddr,
     listener: ListenerId,
     protocol: OnceLock<Protocol>,
     /// Heads that went through the gate, the made-up one of a refusal included.
@@ -77,9 +78,10 @@ pub(super) enum Phase {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, listener: ListenerId) -> Self {
+    pub(super) fn new(peer: SocketAddr, local: SocketAddr, listener: ListenerId) -> Self {
         Self {
             peer,
+            local,
             listener,
             protocol: OnceLock::new(),
             taken: AtomicU64::new(0),
@@ -100,6 +102,11 @@ impl Connection {
     /// The other end.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// This end: the address that the peer dialled.
+    pub fn local(&self) -> SocketAddr {
+        self.local
     }
 
     /// The listener that it came through.

@@ -61,7 +61,9 @@ async fn accept_loop<E: Exchanges>(
                 // Answers are written in whole pieces; waiting for more would only delay them. A
                 // failure means that the peer has gone, which reading will tell.
                 let _ = socket.set_nodelay(true);
-                let connection = Arc::new(Connection::new(peer, id));
+                // A connection that is gone already has no address; nobody will read what it says.
+                let local = socket.local_addr().unwrap_or(peer);
+                let connection = Arc::new(Connection::new(peer, local, id));
                 let seat = Seat::take(&host.load, index, place);
                 tokio::spawn(session::run(socket, connection, Some(seat), host.clone()));
             }

@@ -41,6 +41,7 @@ pub struct Load {
     /// In the order of [`super::worker::Bound::addresses`].
     connections: Vec<AtomicI64>,
     exchanges: AtomicI64,
+    exchanges_begun: AtomicU64,
     accept_errors: AtomicU64,
     changed: Notify,
 }
@@ -50,6 +51,7 @@ impl Load {
         Self {
             connections: (0..listeners).map(|_| AtomicI64::new(0)).collect(),
             exchanges: AtomicI64::new(0),
+            exchanges_begun: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
             changed: Notify::new(),
         }
@@ -73,6 +75,11 @@ impl Load {
     /// Exchanges whose response is not handed over yet.
     pub fn exchanges(&self) -> i64 {
         self.exchanges.load(Ordering::Acquire)
+    }
+
+    /// Exchanges since the start.
+    pub fn exchanges_begun(&self) -> u64 {
+        self.exchanges_begun.load(Ordering::Relaxed)
     }
 
     /// Failed accepts since the start, for want of file descriptors above all.
@@ -105,6 +112,7 @@ impl Load {
 
     pub(super) fn exchange_began(&self) {
         self.exchanges.fetch_add(1, Ordering::AcqRel);
+        self.exchanges_begun.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn exchange_ended(&self) {

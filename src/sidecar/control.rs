@@ -10,7 +10,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::admin::auth::Access;
 use crate::admin::backend::{Backend, ControlError, ForceBreaker, ForcedState, Reload};
-use crate::config::{self, Loaded};
+use crate::config::{self, EffectiveValue, Loaded};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
 use crate::policy::breaker::Force;
@@ -23,6 +23,18 @@ use crate::telemetry::view::{
 };
 use crate::telemetry::writer::LogWriter;
 
+/// A configuration as it was read: every value with its origin, secrets as `***`.
+pub(super) struct InForce {
+    content_hash: u64,
+    effective: Vec<EffectiveValue>,
+}
+
+impl InForce {
+    pub(super) fn of(loaded: &Loaded) -> Self {
+        Self { content_hash: loaded.content_hash, effective: loaded.effective.clone() }
+    }
+}
+
 /// The handle of a running forbear.
 pub struct Control {
     live: Live,
@@ -33,8 +45,8 @@ pub struct Control {
     listeners: Vec<(ListenerId, SocketAddr)>,
     draining: AtomicBool,
     quit: Notify,
-    /// One reload at a time; the hash of what is in force.
-    content_hash: Mutex<u64>,
+    /// One reload at a time; what is in force, as it was read.
+    in_force: Mutex<InForce>,
     /// Set by a reload, for whoever owns the listeners.
     reloaded: Notify,
 }
@@ -47,8 +59,9 @@ impl Control {
         access: Arc<Access>,
         load: Arc<Load>,
         listeners: Vec<(ListenerId, SocketAddr)>,
-        content_hash: u64,
+        in_force: InForce,
     ) -> Self {
+        let content_hash = in_force.content_hash;
         let control = Self {
             live,
             config,
@@ -58,7 +71,7 @@ impl Control {
             listeners,
             draining: AtomicBool::new(false),
             quit: Notify::new(),
-            content_hash: Mutex::new(content_hash),
+            in_force: Mutex::new(in_force),
             reloaded: Notify::new(),
         };
         let common = &control.gateway().common;
@@ -98,7 +111,7 @@ impl Control {
     ///
     /// One sentence per problem; the old configuration goes on.
     pub fn reload_now(&self) -> Result<(ReloadReport, Option<Loaded>), Vec<String>> {
-        let mut hash = self.content_hash.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         let gateway = self.gateway();
         let refused = |problems: Vec<String>| {
             gateway.common.metrics.config_refused();
@@ -114,7 +127,7 @@ impl Control {
         let loaded = config::load(path, &config::process_environment)
             .map_err(|problems| refused(problems.0.iter().map(ToString::to_string).collect()))?;
         let report = |changes| ReloadReport { changes, hash: printed(loaded.content_hash) };
-        if loaded.content_hash == *hash {
+        if loaded.content_hash == in_force.content_hash {
             return Ok((report(Vec::new()), None));
         }
         let changes = config::reload::diff(&gateway.settings, &loaded.settings);
@@ -130,9 +143,9 @@ impl Control {
         next.enforce();
         self.live.store(Arc::new(next));
         self.access.set_token(settings.admin.token.clone());
-        *hash = loaded.content_hash;
+        *in_force = InForce::of(&loaded);
         let metrics = &gateway.common.metrics;
-        metrics.config_applied(&printed(*hash), gateway.common.clock.wall());
+        metrics.config_applied(&printed(in_force.content_hash), gateway.common.clock.wall());
         metrics.retain(&settings);
         tracing::info!(changes = changes.lines.join("; "), "configuration applied");
         self.tell(EventKind::Config, format!("applied: {}", changes.lines.join("; ")));
@@ -168,7 +181,12 @@ impl Backend for Control {
     }
 
     fn config(&self) -> serde_json::Value {
-        config::redacted(&self.gateway().settings)
+        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        serde_json::json!({
+            "file": self.config,
+            "hash": printed(in_force.content_hash),
+            "effective": in_force.effective,
+        })
     }
 
     fn ready(&self) -> Readiness {

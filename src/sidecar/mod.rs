@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 mod control;
 
-pub use self::control::Control;
+pub use self::control::{Control, WATCH_INTERVAL};
 
 use crate::admin;
 use crate::admin::auth::Access;
@@ -89,7 +89,7 @@ impl Sidecar {
         metrics: Arc<Metrics>,
         log: LogWriter,
     ) -> Result<Self, StartError> {
-        let content_hash = loaded.content_hash;
+        let in_force = control::InForce::of(&loaded);
         let settings = Arc::new(loaded.settings);
         let common = Common::new(Clock::start(), metrics, &settings);
         let access = AccessLogger::new(settings.log, log.clone());
@@ -111,7 +111,7 @@ impl Sidecar {
             guard.clone(),
             running.load().clone(),
             running.addresses().to_vec(),
-            content_hash,
+            in_force,
         ));
         let admin_address = admin.local_addr()?;
         let metrics_address = read_only.as_ref().map(TcpListener::local_addr).transpose()?;

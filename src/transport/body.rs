@@ -123,6 +123,40 @@ impl Replay {
         inner.let_go();
     }
 
+    /// Reads a body of known length, at most `bytes_max`, into the recording, so that a client that
+    /// leaves before its body is needed is noticed. Returns when it is whole; a longer or an
+    /// unannounced body, or one that the memory has no room for, is left with the client. No
+    /// attempt may be under way; dropping the future keeps what was read.
+    ///
+    /// # Errors
+    ///
+    /// The client broke its body; no attempt can be made.
+    pub async fn read_ahead(&self, bytes_max: u64) -> Result<(), BodyFault> {
+        {
+            let mut inner = self.lock();
+            let Some(length) = inner.length.filter(|length| *length <= bytes_max) else {
+                return Ok(());
+            };
+            let unread = length.saturating_sub(inner.bytes_seen);
+            let reserved = inner.recording.as_mut().is_some_and(|kept| kept.reserve(unread));
+            if inner.ended || !reserved {
+                return Ok(());
+            }
+        }
+        poll_fn(|cx| {
+            let mut inner = self.lock();
+            while !inner.ended && inner.fault.is_none() {
+                if let Some(piece) = ready!(inner.poll_source(cx)) {
+                    inner.keep(&piece);
+                }
+            }
+            // The next attempt begins at the first byte, whatever was read here.
+            inner.at = Place::default();
+            Poll::Ready(inner.fault.map_or(Ok(()), Err))
+        })
+        .await
+    }
+
     /// Reads and throws away what the client still sends, so that its connection can be used
     /// again after an answer that did not need the body. True if the body ended within both
     /// bounds; otherwise the connection must be closed. A client that waits for `100 Continue`

@@ -72,6 +72,8 @@ pub(super) struct Recording {
     sealed: Vec<Bytes>,
     tail: BytesMut,
     bytes: u64,
+    /// Taken from the memory for bytes that have not come yet.
+    reserved: u64,
     bytes_max: u64,
     memory: Arc<ReplayMemory>,
 }
@@ -82,9 +84,22 @@ impl Recording {
             sealed: Vec::new(),
             tail: BytesMut::new(),
             bytes: 0,
+            reserved: 0,
             bytes_max,
             memory,
         }
+    }
+
+    /// Makes sure that `bytes` more will fit; false, and nothing taken, if they cannot.
+    #[must_use]
+    pub(super) fn reserve(&mut self, bytes: u64) -> bool {
+        let missing = bytes.saturating_sub(self.reserved);
+        let fits = self.bytes.checked_add(bytes).is_some_and(|sum| sum <= self.bytes_max);
+        if !fits || !self.memory.take(missing) {
+            return false;
+        }
+        self.reserved += missing;
+        true
     }
 
     /// Keeps one more piece; false, and nothing kept, if that passes a bound.
@@ -95,9 +110,11 @@ impl Recording {
             .bytes
             .checked_add(length)
             .is_some_and(|sum| sum <= self.bytes_max);
-        if !fits || !self.memory.take(length) {
+        let missing = length.saturating_sub(self.reserved);
+        if !fits || !self.memory.take(missing) {
             return false;
         }
+        self.reserved -= length - missing;
         self.bytes += length;
         if piece.len() >= PIECE_KEPT_WHOLE {
             self.seal();
@@ -144,6 +161,6 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        self.memory.give_back(self.bytes);
+        self.memory.give_back(self.bytes + self.reserved);
     }
 }

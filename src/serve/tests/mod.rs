@@ -207,7 +207,7 @@ fn connect_with(timeouts: Timeouts, pipe: usize) -> Line {
         timeouts,
     });
     let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-    let connection = Arc::new(Connection::new(peer, ListenerId::Main(0)));
+    let connection = Arc::new(Connection::new(peer, peer, ListenerId::Main(0)));
     let host = Host {
         exchanges: recorder.clone(),
         orders: watching,

@@ -1,0 +1,250 @@
+//! `forbear run`: start, tell what was bound, serve, reload, end.
+//!
+//! Exit codes: 0 after an orderly end, whoever asked for it (a sidecar that exits 143 makes some
+//! orchestrators wait for ever); with `-- CMD`, that command's own; 2 for a configuration that
+//! cannot be used; 1 for anything else.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal as Sig, kill_process};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{EXIT_USAGE, RunArgs, complain};
+use crate::config::watch::Watch;
+use crate::config::{self, Loaded};
+use crate::serve::ListenerId;
+use crate::serve::worker::raise_open_files;
+use crate::sidecar::{Sidecar, StartError, WATCH_INTERVAL};
+use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
+
+/// Serves until told to end.
+pub fn run(args: RunArgs) -> ExitCode {
+    let loaded = match config::load(&args.config, &config::process_environment) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            super::check::print_problems(&problems);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    // One thread is enough for admin, signals and files; the workers have their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(serve(loaded, &args.config, args.command)),
+        Err(error) => Err(Failure::Running(format!("no runtime could be started: {error}"))),
+    };
+    match ended {
+        Ok(code) => code,
+        Err(Failure::Setup(why)) => {
+            complain(&why);
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(Failure::Running(why)) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why forbear did not run, or not to its end.
+enum Failure {
+    /// Something to be mended in the configuration.
+    Setup(String),
+    /// Anything else.
+    Running(String),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Running(error.to_string())
+    }
+}
+
+async fn serve(
+    loaded: Loaded,
+    path: &Path,
+    command: Vec<OsString>,
+) -> Result<ExitCode, Failure> {
+    let open_files = raise_open_files();
+    let metrics = Arc::new(Metrics::new());
+    let guard = log::start(loaded.settings.log, metrics.log_lines_dropped.clone())?;
+    for warning in &loaded.warnings {
+        tracing::warn!(warning = warning.to_string(), "configuration");
+    }
+    let watch = Watch::new(path, &loaded);
+    let mut signals = Signals::listen()?;
+    let sidecar = Sidecar::start(loaded, Some(path.to_owned()), metrics, guard.writer())
+        .map_err(|error| match error {
+            StartError::Build(_) | StartError::Bind(_) | StartError::BindAdmin { .. } => {
+                Failure::Setup(error.to_string())
+            }
+            StartError::Thread(_) => Failure::Running(error.to_string()),
+        })?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), open_files, "forbear started");
+    announce(&sidecar)?;
+
+    let child = match command.split_first() {
+        Some((program, arguments)) => Some(start_child(program, arguments, &sidecar)?),
+        None => None,
+    };
+    let code = match child {
+        Some(child) => with_child(child, &sidecar, watch, &mut signals).await?,
+        None => {
+            let why = until_ended(&sidecar, watch, &mut signals).await;
+            tracing::info!(why, "ending");
+            ExitCode::SUCCESS
+        }
+    };
+    sidecar.drain(signals.end()).await;
+    tracing::info!("ended");
+    drop(guard);
+    Ok(code)
+}
+
+/// One line per listener with the address really bound, then `ready`.
+fn announce(sidecar: &Sidecar) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for (id, address) in sidecar.addresses() {
+        match id {
+            ListenerId::Main(_) => writeln!(out, "proxy http://{address}")?,
+            ListenerId::Upstream(name) => writeln!(out, "upstream {name} http://{address}")?,
+        }
+    }
+    writeln!(out, "admin http://{}", sidecar.admin_address())?;
+    if let Some(address) = sidecar.metrics_address() {
+        writeln!(out, "metrics http://{address}")?;
+    }
+    writeln!(out, "ready")?;
+    out.flush()
+}
+
+/// Serves until a signal or the admin API ends it; says which.
+async fn until_ended(
+    sidecar: &Sidecar,
+    mut watch: Watch,
+    signals: &mut Signals,
+) -> &'static str {
+    let mut looks = interval(WATCH_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return "SIGTERM",
+            _ = signals.interrupt.recv() => return "SIGINT",
+            () = sidecar.control().asked_to_quit() => return "asked through the admin API",
+            _ = signals.hangup.recv() => reload(sidecar, &mut watch),
+            () = sidecar.control().reloaded() => {
+                sidecar.set_timeouts(&sidecar.control().gateway().settings);
+            }
+            _ = looks.tick() => {
+                if watch.changed() {
+                    reload(sidecar, &mut watch);
+                }
+            }
+        }
+    }
+}
+
+fn reload(sidecar: &Sidecar, watch: &mut Watch) {
+    // Problems have been logged, each with its place and its fix.
+    if let Ok((_, Some(loaded))) = sidecar.control().reload_now() {
+        watch.follow(&loaded);
+    }
+}
+
+fn start_child(
+    program: &OsString,
+    arguments: &[OsString],
+    sidecar: &Sidecar,
+) -> Result<Child, Failure> {
+    let url = sidecar.proxy_address().map(|address| format!("http://{address}"));
+    Command::new(program)
+        .args(arguments)
+        .env("FORBEAR_URL", url.unwrap_or_default())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| {
+            let program = program.to_string_lossy();
+            Failure::Setup(format!("`{program}` cannot be started: {error}"))
+        })
+}
+
+/// Serves for one command: its signals are ours, and its exit code, too.
+async fn with_child(
+    mut child: Child,
+    sidecar: &Sidecar,
+    mut watch: Watch,
+    signals: &mut Signals,
+) -> Result<ExitCode, Failure> {
+    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let forward = |sig: Sig| {
+        if let Some(id) = id {
+            // It may have ended in this moment; waiting for it tells.
+            let _ = kill_process(id, sig);
+        }
+    };
+    let mut looks = interval(WATCH_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(code_of(status?)),
+            _ = signals.terminate.recv() => forward(Sig::TERM),
+            _ = signals.interrupt.recv() => forward(Sig::INT),
+            _ = signals.hangup.recv() => {
+                forward(Sig::HUP);
+                reload(sidecar, &mut watch);
+            }
+            _ = signals.user1.recv() => forward(Sig::USR1),
+            _ = signals.user2.recv() => forward(Sig::USR2),
+            () = sidecar.control().asked_to_quit() => forward(Sig::TERM),
+            () = sidecar.control().reloaded() => {
+                sidecar.set_timeouts(&sidecar.control().gateway().settings);
+            }
+            _ = looks.tick() => {
+                if watch.changed() {
+                    reload(sidecar, &mut watch);
+                }
+            }
+        }
+    }
+}
+
+/// As a shell would tell it: 128 and the signal's number for a command that was killed.
+fn code_of(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// A further SIGTERM or SIGINT: end at once.
+    async fn end(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
