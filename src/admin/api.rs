@@ -64,12 +64,7 @@ pub(super) async fn breaker(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<UpstreamView>, Problem> {
-    let BreakerBody {
-        state,
-        reason,
-        for_,
-        route,
-    } = read(&headers, body)?;
+    let BreakerBody { state, reason, for_, route } = read(&headers, body)?;
     let reason = reason.trim().to_owned();
     if reason.is_empty() || reason.chars().any(char::is_control) {
         let detail = "`reason` must say in one line why the breaker is overridden.";
@@ -86,12 +81,7 @@ pub(super) async fn breaker(
             Problem::bad_request(detail)
         })?,
     };
-    let request = ForceBreaker {
-        state,
-        reason,
-        for_,
-        route,
-    };
+    let request = ForceBreaker { state, reason, for_, route };
     tracing::info!(upstream = name, ?request, "overriding a breaker");
     Ok(Json(backend.force_breaker(&name, request)?))
 }
@@ -135,26 +125,16 @@ pub(super) async fn quit(
     let NoBody {} = read(&headers, body)?;
     tracing::info!("draining because the admin API was asked to");
     backend.quit();
-    Ok((
-        StatusCode::ACCEPTED,
-        Json(serde_json::json!({ "draining": true })),
-    ))
+    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "draining": true }))))
 }
 
 /// A JSON body; an empty one stands for `{}`. The content type is asked for because a browser
 /// cannot send this one to another origin without asking first.
 fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
     let body = body.map_err(|rejection| {
-        Problem::new(
-            rejection.status(),
-            "bad_body",
-            format!("{}.", rejection.body_text()),
-        )
+        Problem::new(rejection.status(), "bad_body", format!("{}.", rejection.body_text()))
     })?;
-    let media = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
     if !body.is_empty() && !media.eq_ignore_ascii_case("application/json") {
         return Err(Problem::new(

@@ -27,10 +27,7 @@ pub struct Access {
 impl Access {
     /// `loopback` says whether the listener is bound to a loopback address.
     pub fn new(token: Option<Secret>, loopback: bool) -> Self {
-        Self {
-            token: ArcSwapOption::from_pointee(token),
-            loopback,
-        }
+        Self { token: ArcSwapOption::from_pointee(token), loopback }
     }
 
     /// Takes a new token, or none.
@@ -42,10 +39,7 @@ impl Access {
     fn refuse(&self, request: &Request) -> Option<Problem> {
         let path = request.uri().path();
         let public = matches!(path, "/healthz" | "/readyz" | "/metrics");
-        let reads = matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS
-        );
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         if self.loopback && !has_loopback_name(request) {
             return Some(forbidden(
                 "forbidden_host",
@@ -96,9 +90,7 @@ pub(super) async fn guard(
     );
     let mut response = problem.into_response();
     if response.status() == StatusCode::UNAUTHORIZED {
-        response
-            .headers_mut()
-            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }
@@ -113,10 +105,7 @@ fn has_loopback_name(request: &Request) -> bool {
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;
     };
-    let target = request
-        .uri()
-        .authority()
-        .map(|authority| authority.as_str());
+    let target = request.uri().authority().map(|authority| authority.as_str());
     host.to_str().is_ok_and(is_loopback) && target.is_none_or(is_loopback)
 }
 
@@ -134,9 +123,7 @@ fn is_cross_origin(request: &Request) -> bool {
     let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
     let own_page = |origin: &[u8]| {
         let host = header(HOST.as_str()).unwrap_or_default();
-        origin
-            .strip_prefix(b"http://")
-            .is_some_and(|rest| rest.eq_ignore_ascii_case(host))
+        origin.strip_prefix(b"http://").is_some_and(|rest| rest.eq_ignore_ascii_case(host))
     };
     let foreign_page = header(ORIGIN.as_str()).is_some_and(|origin| !own_page(origin));
     let site = header("sec-fetch-site");
@@ -189,13 +176,9 @@ mod tests {
     #[test]
     fn a_token_is_right_only_as_a_whole() {
         let token = Secret::new("s3cret");
-        for (given, right) in [
-            ("s3cret", true),
-            ("s3cre", false),
-            ("s3crets", false),
-            ("", false),
-            ("S3cret", false),
-        ] {
+        for (given, right) in
+            [("s3cret", true), ("s3cre", false), ("s3crets", false), ("", false), ("S3cret", false)]
+        {
             assert_eq!(same(given, &token), right, "{given}");
         }
     }

@@ -106,9 +106,5 @@ pub enum ControlError {
 
 /// What there is, for a person who asked for what there is not.
 fn list(known: &[String]) -> String {
-    if known.is_empty() {
-        "none".to_owned()
-    } else {
-        known.join(", ")
-    }
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }

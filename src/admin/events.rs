@@ -40,10 +40,7 @@ pub(super) async fn events(backend: Shared, readers: Arc<Semaphore>) -> Result<R
     })?;
     let (lines, stream) = mpsc::channel(READER_BACKLOG);
     tokio::spawn(forward(backend.subscribe(), lines));
-    let body = Body::new(EventBody {
-        stream,
-        _place: place,
-    });
+    let body = Body::new(EventBody { stream, _place: place });
     Ok(([(CONTENT_TYPE, "text/event-stream")], body).into_response())
 }
 
@@ -89,8 +86,6 @@ impl http_body::Body for EventBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.stream
-            .poll_recv(cx)
-            .map(|text| text.map(|text| Ok(Frame::data(text))))
+        self.stream.poll_recv(cx).map(|text| text.map(|text| Ok(Frame::data(text))))
     }
 }

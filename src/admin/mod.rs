@@ -22,8 +22,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-
-
 pub mod backend;
 
 pub mod auth;
@@ -59,10 +57,7 @@ pub fn router(backend: Shared, access: Arc<Access>) -> Router {
         .route("/upstreams", get(api::upstreams))
         .route("/upstreams/{upstream}", get(api::upstream))
         .route("/upstreams/{upstream}/breaker", post(api::breaker))
-        .route(
-            "/upstreams/{upstream}/cooldown/clear",
-            post(api::clear_cooldown),
-        )
+        .route("/upstreams/{upstream}/cooldown/clear", post(api::clear_cooldown))
         .route("/keys", get(api::keys))
         .route("/config", get(api::config))
         .route("/events", get(follow))
@@ -80,12 +75,7 @@ pub fn router(backend: Shared, access: Arc<Access>) -> Router {
 
 /// The read-only listener that may face the pod network: metrics and probes, and nothing else.
 pub fn metrics_router(backend: Shared) -> Router {
-    layered(
-        probes()
-            .fallback(not_found)
-            .method_not_allowed_fallback(not_found)
-            .with_state(backend),
-    )
+    layered(probes().fallback(not_found).method_not_allowed_fallback(not_found).with_state(backend))
 }
 
 fn probes() -> Router<Shared> {
@@ -97,20 +87,12 @@ fn probes() -> Router<Shared> {
 
 async fn readyz(State(backend): State<Shared>) -> Response {
     let readiness = backend.ready();
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
 async fn metrics(State(backend): State<Shared>) -> Response {
-    (
-        [(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE))],
-        backend.scrape(),
-    )
-        .into_response()
+    ([(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE))], backend.scrape()).into_response()
 }
 
 async fn not_found(request: Request) -> Problem {
@@ -144,13 +126,8 @@ fn layered(routes: Router) -> Router {
     };
     routes
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            ANSWER_TIME_MAX,
-        ))
-        .layer(CatchPanicLayer::custom(|_| {
-            Problem::internal().into_response()
-        }))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIME_MAX))
+        .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
         .layer(set(CACHE_CONTROL, "no-store"))
         .layer(set(X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(set(X_FRAME_OPTIONS, "DENY"))

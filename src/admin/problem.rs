@@ -60,24 +60,17 @@ impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
         let detail = error.to_string();
         let (status, code, more) = match error {
-            ControlError::UnknownUpstream { known, .. } => (
-                StatusCode::NOT_FOUND,
-                "unknown_upstream",
-                More::Known(known),
-            ),
+            ControlError::UnknownUpstream { known, .. } => {
+                (StatusCode::NOT_FOUND, "unknown_upstream", More::Known(known))
+            }
             ControlError::UnknownPart { known, .. } => {
                 (StatusCode::NOT_FOUND, "unknown_part", More::Known(known))
             }
-            ControlError::ReloadRefused { problems } => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "reload_refused",
-                More::Problems(problems),
-            ),
+            ControlError::ReloadRefused { problems } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "reload_refused", More::Problems(problems))
+            }
         };
-        Self {
-            more: Some(more),
-            ..Self::new(status, code, detail)
-        }
+        Self { more: Some(more), ..Self::new(status, code, detail) }
     }
 }
 

@@ -74,10 +74,7 @@ async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, place))
 }
@@ -87,8 +84,7 @@ async fn connection(stream: TcpStream, app: Router, mut ending: watch::Receiver<
         app.clone().oneshot(request.map(Body::new))
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     // An error is a client that left or sent garbage: its own business, and not worth a line.
     let told_to_end = async { ending.wait_for(|ending| *ending).await.is_ok() };

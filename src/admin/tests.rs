@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 use super::auth::Access;
 use super::backend::{Backend, ControlError, ForceBreaker, Reload};
 use super::server;
-use crate::telemetry::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
 use crate::config::secret::Secret;
+use crate::telemetry::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
 
 /// Events kept for a slow reader.
 const EVENTS: usize = 4;
@@ -55,31 +55,19 @@ impl Fake {
         let all = self.upstreams();
         let known = all.iter().map(|view| view.name.clone()).collect();
         let found = all.into_iter().find(|view| view.name == name);
-        found.ok_or_else(|| ControlError::UnknownUpstream {
-            name: name.to_owned(),
-            known,
-        })
+        found.ok_or_else(|| ControlError::UnknownUpstream { name: name.to_owned(), known })
     }
 }
 
 impl Backend for Fake {
     fn upstreams(&self) -> Vec<UpstreamView> {
-        let view = |name: &str| UpstreamView {
-            name: name.to_owned(),
-            ..UpstreamView::default()
-        };
+        let view = |name: &str| UpstreamView { name: name.to_owned(), ..UpstreamView::default() };
         vec![view("github"), view("jira")]
     }
 
     fn keys(&self) -> Vec<KeyView> {
         let (key, pattern) = ("tenant:42".to_owned(), "tenant:*".to_owned());
-        vec![KeyView {
-            key,
-            pattern,
-            in_flight_max: 2,
-            in_flight: 1,
-            waiting: 3,
-        }]
+        vec![KeyView { key, pattern, in_flight_max: 2, in_flight: 1, waiting: 3 }]
     }
 
     fn config(&self) -> Value {
@@ -88,10 +76,7 @@ impl Backend for Fake {
 
     fn ready(&self) -> Readiness {
         let reason = (!self.ready).then(|| "it drains".to_owned());
-        Readiness {
-            ready: self.ready,
-            reason,
-        }
+        Readiness { ready: self.ready, reason }
     }
 
     fn scrape(&self) -> String {
@@ -118,12 +103,7 @@ impl Backend for Fake {
 
     fn reload(&self) -> Reload<'_> {
         self.note("reload".to_owned());
-        Box::pin(async {
-            Ok(ReloadReport {
-                changes: vec!["x".to_owned()],
-                hash: "h".to_owned(),
-            })
-        })
+        Box::pin(async { Ok(ReloadReport { changes: vec!["x".to_owned()], hash: "h".to_owned() }) })
     }
 
     fn quit(&self) {
@@ -150,11 +130,7 @@ impl Served {
         let server = tokio::spawn(server::serve(listener, router, async {
             let _ = ended.await;
         }));
-        Self {
-            address,
-            end,
-            server,
-        }
+        Self { address, end, server }
     }
 
     /// Everything, as on loopback without a token.
@@ -164,21 +140,14 @@ impl Served {
 
     pub(crate) fn with(fake: &Arc<Fake>, token: Option<&str>, loopback: bool) -> Self {
         let access = Access::new(token.map(Secret::new), loopback);
-        Self::start(super::router(
-            Arc::clone(fake) as Arc<dyn Backend>,
-            Arc::new(access),
-        ))
+        Self::start(super::router(Arc::clone(fake) as Arc<dyn Backend>, Arc::new(access)))
     }
 
     /// Sends one request; a field given here replaces the usual one.
     async fn send(&self, line: &str, fields: &[(&str, &str)], body: &str) -> Answer {
         let (head, body) = self.open_body(line, fields, body).await;
         let body = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            body,
-        }
+        Answer { status: head.status, headers: head.headers, body }
     }
 
     async fn open_body(
@@ -188,16 +157,12 @@ impl Served {
         body: &str,
     ) -> (http::response::Parts, Incoming) {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let (method, path) = line.split_once(' ').unwrap();
         let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in [
-            ("host", "localhost:8081"),
-            ("content-type", "application/json"),
-        ] {
+        for (name, value) in [("host", "localhost:8081"), ("content-type", "application/json")] {
             if !fields.iter().any(|(given, _)| *given == name) {
                 request = request.header(name, value);
             }
@@ -205,9 +170,7 @@ impl Served {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let request = request
-            .body(Full::new(Bytes::from(body.to_owned())))
-            .unwrap();
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
         sender.send_request(request).await.unwrap().into_parts()
     }
 }

@@ -107,12 +107,7 @@ fn write_effective(out: &mut impl Write, values: &[EffectiveValue]) -> io::Resul
             .unwrap_or(0)
     };
     let (paths, texts) = (width(|value| &value.path), width(|value| &value.value));
-    for EffectiveValue {
-        path,
-        value,
-        origin,
-    } in values
-    {
+    for EffectiveValue { path, value, origin } in values {
         writeln!(out, "{path:paths$} = {value:texts$}   # {origin}")?;
     }
     writeln!(out)
@@ -129,17 +124,8 @@ fn summary(path: &Path, loaded: &Loaded) -> String {
         0 => String::new(),
         keys => format!("{}, ", counted(keys, "key")),
     };
-    let listen: Vec<String> = settings
-        .proxy
-        .listen
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    format!(
-        "{}: fine. {upstreams}, {keys}proxy on {}.",
-        path.display(),
-        listen.join(" and ")
-    )
+    let listen: Vec<String> = settings.proxy.listen.iter().map(ToString::to_string).collect();
+    format!("{}: fine. {upstreams}, {keys}proxy on {}.", path.display(), listen.join(" and "))
 }
 
 fn counted(number: usize, what: &str) -> String {
@@ -173,10 +159,7 @@ mod tests {
     #[test]
     fn problems_are_shown_and_counted() {
         let text = text_of("[upstreams.a]\nurl = \"a\"\nmax_wait = 1\n", false);
-        assert!(
-            text.starts_with("config.toml:2:7: upstreams.a.url: "),
-            "{text}"
-        );
+        assert!(text.starts_with("config.toml:2:7: upstreams.a.url: "), "{text}");
         assert!(text.ends_with("\n\n2 problems.\n"), "{text}");
     }
 
@@ -186,33 +169,20 @@ mod tests {
         let line = |path: &str| text.lines().find(|line| line.starts_with(path)).unwrap();
         let (typed, default) = (line("upstreams.b.max_wait "), line("upstreams.a.max_wait "));
         assert!(typed.ends_with("   # config.toml:7:12"), "{typed}");
-        assert!(
-            default.contains(" = \"50s\" ") && default.ends_with("   # default"),
-            "{default}"
-        );
-        assert_eq!(
-            (typed.find('='), typed.find('#')),
-            (default.find('='), default.find('#'))
-        );
+        assert!(default.contains(" = \"50s\" ") && default.ends_with("   # default"), "{default}");
+        assert_eq!((typed.find('='), typed.find('#')), (default.find('='), default.find('#')));
     }
 
     #[test]
     fn json_has_problems_with_their_positions() {
         let mut out = Vec::new();
-        write_json(
-            &mut out,
-            &load_str("[upstreams.a]\n", "config.toml", &|_| None),
-            false,
-        )
-        .unwrap();
+        write_json(&mut out, &load_str("[upstreams.a]\n", "config.toml", &|_| None), false)
+            .unwrap();
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["ok"], false);
         assert_eq!(value["problems"][0]["setting"], "upstreams.a.url");
         assert_eq!(
-            (
-                &value["problems"][0]["line"],
-                &value["problems"][0]["column"]
-            ),
+            (&value["problems"][0]["line"], &value["problems"][0]["column"]),
             (&json!(1), &json!(12))
         );
     }
@@ -225,11 +195,7 @@ mod tests {
             ("", false, ExitCode::from(2)),
             ("", true, ExitCode::from(2)),
         ] {
-            let written = if broken_pipe {
-                Err(io::ErrorKind::BrokenPipe.into())
-            } else {
-                Ok(())
-            };
+            let written = if broken_pipe { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) };
             let code = exit_code(&written, &load_str(text, "config.toml", &|_| None));
             assert_eq!(format!("{code:?}"), format!("{expected:?}"), "{text}");
         }

@@ -130,9 +130,7 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Answer, ClientError> {
         let answer = tokio::time::timeout(ANSWER_TIME_MAX, self.exchange(method, path, body));
-        answer
-            .await
-            .unwrap_or_else(|_| Err(self.no_answer(&"it took too long")))
+        answer.await.unwrap_or_else(|_| Err(self.no_answer(&"it took too long")))
     }
 
     async fn exchange(
@@ -152,20 +150,13 @@ impl Client {
         let (mut sender, connection) = handshake.await.map_err(|error| self.no_answer(&error))?;
         let request = self.request(method, path, body)?;
         let answer = async {
-            let response = sender
-                .send_request(request)
-                .await
-                .map_err(|error| self.no_answer(&error))?;
+            let response =
+                sender.send_request(request).await.map_err(|error| self.no_answer(&error))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-                .collect()
-                .await;
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| self.no_answer(&error))?.to_bytes();
             let text = || Value::String(String::from_utf8_lossy(&body).trim().to_owned());
-            Ok(Answer {
-                status,
-                body: serde_json::from_slice(&body).unwrap_or_else(|_| text()),
-            })
+            Ok(Answer { status, body: serde_json::from_slice(&body).unwrap_or_else(|_| text()) })
         };
         // The connection ends early only with an error, which the answer reports as well.
         let mut answer = std::pin::pin!(answer);
@@ -181,10 +172,7 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Request<Full<Bytes>>, ClientError> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, &self.authority);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
         if let Some(token) = &self.token {
             let value = HeaderValue::try_from(format!("Bearer {}", token.reveal()));
             let mut value = value
@@ -196,16 +184,11 @@ impl Client {
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        request
-            .body(Full::from(body.unwrap_or_default()))
-            .map_err(|error| self.no_answer(&error))
+        request.body(Full::from(body.unwrap_or_default())).map_err(|error| self.no_answer(&error))
     }
 
     fn no_answer(&self, problem: &dyn std::fmt::Display) -> ClientError {
-        ClientError::NoAnswer {
-            authority: self.authority.clone(),
-            problem: problem.to_string(),
-        }
+        ClientError::NoAnswer { authority: self.authority.clone(), problem: problem.to_string() }
     }
 }
 
@@ -216,26 +199,15 @@ impl Answer {
         }
         let detail = self.body.get("detail").and_then(Value::as_str);
         let detail = detail.map_or_else(
-            || {
-                format!(
-                    "the answer was {}; is this the admin listener of a forbear?",
-                    self.status
-                )
-            },
+            || format!("the answer was {}; is this the admin listener of a forbear?", self.status),
             str::to_owned,
         );
-        Err(ClientError::Refused {
-            status: self.status,
-            detail,
-        })
+        Err(ClientError::Refused { status: self.status, detail })
     }
 }
 
 fn read_token(file: &Path) -> Result<Secret, ClientError> {
-    let wrong = |problem: String| ClientError::Token {
-        file: file.to_owned(),
-        problem,
-    };
+    let wrong = |problem: String| ClientError::Token { file: file.to_owned(), problem };
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
     match text.trim() {
         "" => Err(wrong("it is empty".to_owned())),

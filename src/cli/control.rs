@@ -46,9 +46,7 @@ pub(super) fn finish(
     admin: &AdminArgs,
     command: impl AsyncFnOnce(Client) -> Result<(), Failure>,
 ) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(Failure::Output).and_then(|runtime| {
         let client = Client::new(admin)?;
         runtime.block_on(command(client))
@@ -79,21 +77,9 @@ pub async fn breaker(client: &Client, args: &BreakerArgs) -> Result<(), Failure>
             fields.insert(name.to_owned(), value.as_str().into());
         }
     }
-    client
-        .post(
-            &format!("/api/v1/upstreams/{}/breaker", segment(&args.upstream)),
-            &body,
-        )
-        .await?;
-    let route = args
-        .route
-        .as_deref()
-        .map(|name| format!(", route {name},"))
-        .unwrap_or_default();
-    say(&format!(
-        "The breaker of {}{route} is now {done}.",
-        args.upstream
-    ))
+    client.post(&format!("/api/v1/upstreams/{}/breaker", segment(&args.upstream)), &body).await?;
+    let route = args.route.as_deref().map(|name| format!(", route {name},")).unwrap_or_default();
+    say(&format!("The breaker of {}{route} is now {done}.", args.upstream))
 }
 
 /// `forbear health`
@@ -105,10 +91,7 @@ pub async fn health(client: &Client, ready: bool) -> Result<(), Failure> {
     let answer = client.ask(Method::GET, path, None).await?;
     if answer.status != StatusCode::OK {
         let reason = reason(&answer.body);
-        return Err(Failure::No(format!(
-            "forbear on {} is not {reason}",
-            client.authority()
-        )));
+        return Err(Failure::No(format!("forbear on {} is not {reason}", client.authority())));
     }
     let state = if ready { "ready" } else { "alive" };
     say(&format!("forbear on {} is {state}.", client.authority()))
@@ -150,10 +133,7 @@ pub async fn wait(client: &Client, timeout: Duration) -> Result<(), Failure> {
 /// When it could not be told.
 pub async fn quit(client: &Client) -> Result<(), Failure> {
     client.post("/api/v1/quit", &json!({})).await?;
-    say(&format!(
-        "forbear on {} finishes what is under way and stops.",
-        client.authority()
-    ))
+    say(&format!("forbear on {} finishes what is under way and stops.", client.authority()))
 }
 
 /// `ready: it drains`, for the end of a sentence.

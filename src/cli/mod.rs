@@ -33,12 +33,12 @@ pub fn main() -> ExitCode {
         Command::Demo { exit } => demo::demo(exit),
         Command::Check(args) => check::check(&args.config, args.effective, args.json),
         Command::Schema => check::schema(),
-        Command::Status { watch, json, admin } => control::finish(&admin, async |client| {
-            status::run(&client, watch, json).await
-        }),
-        Command::Breaker(args) => control::finish(&args.admin, async |client| {
-            control::breaker(&client, &args).await
-        }),
+        Command::Status { watch, json, admin } => {
+            control::finish(&admin, async |client| status::run(&client, watch, json).await)
+        }
+        Command::Breaker(args) => {
+            control::finish(&args.admin, async |client| control::breaker(&client, &args).await)
+        }
         Command::Health { ready, admin } => {
             control::finish(&admin, async |client| control::health(&client, ready).await)
         }
@@ -162,13 +162,7 @@ Examples:
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct RunArgs {
     /// The configuration
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        default_value = "config.toml",
-        env = "FORBEAR_CONFIG"
-    )]
+    #[arg(short, long, value_name = "FILE", default_value = "config.toml", env = "FORBEAR_CONFIG")]
     pub config: PathBuf,
     /// A command to run once forbear is ready
     #[arg(last = true, value_name = "CMD")]
@@ -179,11 +173,7 @@ pub struct RunArgs {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct CheckArgs {
     /// The configuration
-    #[arg(
-        value_name = "FILE",
-        default_value = "config.toml",
-        env = "FORBEAR_CONFIG"
-    )]
+    #[arg(value_name = "FILE", default_value = "config.toml", env = "FORBEAR_CONFIG")]
     pub config: PathBuf,
     /// Print every value in force and where it comes from
     #[arg(long)]
@@ -229,11 +219,7 @@ pub enum BreakerAction {
 #[derive(Clone, Debug, Args)]
 pub struct AdminArgs {
     /// The admin listener of the forbear to talk to
-    #[arg(
-        long = "admin",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:8081"
-    )]
+    #[arg(long = "admin", value_name = "URL", default_value = "http://127.0.0.1:8081")]
     #[arg(env = "FORBEAR_ADMIN")]
     pub url: String,
     /// A file with the admin token

@@ -67,11 +67,7 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-async fn serve(
-    loaded: Loaded,
-    path: &Path,
-    command: Vec<OsString>,
-) -> Result<ExitCode, Failure> {
+async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<ExitCode, Failure> {
     let open_files = raise_open_files();
     let metrics = Arc::new(Metrics::new());
     let guard = log::start(loaded.settings.log, metrics.log_lines_dropped.clone())?;
@@ -80,13 +76,14 @@ async fn serve(
     }
     let watch = Watch::new(path, &loaded);
     let mut signals = Signals::listen()?;
-    let sidecar = Sidecar::start(loaded, Some(path.to_owned()), metrics, guard.writer())
-        .map_err(|error| match error {
+    let sidecar = Sidecar::start(loaded, Some(path.to_owned()), metrics, guard.writer()).map_err(
+        |error| match error {
             StartError::Build(_) | StartError::Bind(_) | StartError::BindAdmin { .. } => {
                 Failure::Setup(error.to_string())
             }
             StartError::Thread(_) => Failure::Running(error.to_string()),
-        })?;
+        },
+    )?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), open_files, "forbear started");
     announce(&sidecar)?;
 
@@ -126,11 +123,7 @@ fn announce(sidecar: &Sidecar) -> std::io::Result<()> {
 }
 
 /// Serves until a signal or the admin API ends it; says which.
-async fn until_ended(
-    sidecar: &Sidecar,
-    mut watch: Watch,
-    signals: &mut Signals,
-) -> &'static str {
+async fn until_ended(sidecar: &Sidecar, mut watch: Watch, signals: &mut Signals) -> &'static str {
     let mut looks = interval(WATCH_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

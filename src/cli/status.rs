@@ -47,9 +47,7 @@ pub async fn run(client: &Client, watch: bool, json: bool) -> Result<(), Failure
 
 fn read<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Failure> {
     serde_json::from_value(answer).map_err(|error| {
-        Failure::No(format!(
-            "the answer is not understood ({error}); is it another version?"
-        ))
+        Failure::No(format!("the answer is not understood ({error}); is it another version?"))
     })
 }
 
@@ -81,10 +79,7 @@ pub(super) fn table(upstreams: &[UpstreamView], keys: &[KeyView]) -> String {
                     text: format!("{}/{}", key.in_flight, key.in_flight_max),
                     style: warn(full),
                 },
-                Cell {
-                    text: key.waiting.to_string(),
-                    style: warn(key.waiting > 0),
-                },
+                Cell { text: key.waiting.to_string(), style: warn(key.waiting > 0) },
             ]);
         }
         text.push('\n');
@@ -116,11 +111,7 @@ fn upstream_rows(upstream: &UpstreamView) -> Vec<Vec<Cell>> {
         .collect();
     let quotas: Vec<_> = upstream.quotas.iter().map(quota).collect();
     let limit = upstream.adaptive_limit.unwrap_or(upstream.in_flight_max);
-    let learned = if upstream.adaptive_limit.is_some() {
-        " (learned)"
-    } else {
-        ""
-    };
+    let learned = if upstream.adaptive_limit.is_some() { " (learned)" } else { "" };
     let budget = upstream.retry_budget_remaining_ratio;
     let height = breakers.len().max(cooldowns.len()).max(quotas.len()).max(1);
     (0..height)
@@ -131,11 +122,7 @@ fn upstream_rows(upstream: &UpstreamView) -> Vec<Vec<Cell>> {
                 None => Cell::default(),
             };
             let once = |text: String, style| {
-                if line == 0 {
-                    Cell { text, style }
-                } else {
-                    Cell::default()
-                }
+                if line == 0 { Cell { text, style } } else { Cell::default() }
             };
             vec![
                 once(upstream.name.clone(), Style::new().bold()),
@@ -172,10 +159,7 @@ fn breaker(view: &BreakerView) -> Cell {
     if let Some(reason) = &view.forced_reason {
         text = format!("{text} ({reason})");
     }
-    Cell {
-        text,
-        style: colour.on_default(),
-    }
+    Cell { text, style: colour.on_default() }
 }
 
 fn quota(view: &QuotaView) -> Cell {
@@ -186,10 +170,7 @@ fn quota(view: &QuotaView) -> Cell {
     if let Some(ms) = view.reset_in_ms {
         text = format!("{text} reset {}", span(ms));
     }
-    Cell {
-        text,
-        style: warn(view.remaining == 0),
-    }
+    Cell { text, style: warn(view.remaining == 0) }
 }
 
 /// Rounded up: "0s" would say that it is over.
@@ -204,11 +185,7 @@ fn span(ms: u64) -> String {
 
 /// Yellow where somebody should look.
 fn warn(look: bool) -> Style {
-    if look {
-        AnsiColor::Yellow.on_default()
-    } else {
-        Style::new()
-    }
+    if look { AnsiColor::Yellow.on_default() } else { Style::new() }
 }
 
 #[derive(Clone, Default)]
@@ -219,32 +196,20 @@ struct Cell {
 
 impl Cell {
     fn plain(text: String) -> Self {
-        Self {
-            text,
-            style: Style::new(),
-        }
+        Self { text, style: Style::new() }
     }
 }
 
 fn header(names: &[&str]) -> Vec<Cell> {
     let style = Style::new().dimmed();
-    names
-        .iter()
-        .map(|name| Cell {
-            text: (*name).to_owned(),
-            style,
-        })
-        .collect()
+    names.iter().map(|name| Cell { text: (*name).to_owned(), style }).collect()
 }
 
 /// Columns two blanks apart, no blanks at the end of a line. Widths count characters; control
 /// characters are shown and not obeyed, for some of the text is an upstream's.
 fn aligned(rows: &[Vec<Cell>]) -> String {
     let shown = |cell: &Cell| -> String {
-        cell.text
-            .chars()
-            .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-            .collect()
+        cell.text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
     };
     let mut widths: Vec<usize> = Vec::new();
     for row in rows {

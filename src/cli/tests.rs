@@ -9,10 +9,10 @@ use super::client::{Client, ClientError};
 use super::control::{self, Failure};
 use super::*;
 use crate::admin::tests::{Fake, Served, TOKEN};
+use crate::policy::time::WallTime;
 use crate::telemetry::view::{
     BreakerState, BreakerView, CooldownView, KeyView, Moment, QuotaView, UpstreamView,
 };
-use crate::policy::time::WallTime;
 
 fn parse(line: &str) -> Result<Command, clap::Error> {
     Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
@@ -26,23 +26,15 @@ fn the_definition_is_consistent() {
 #[test]
 fn every_command_has_an_example() {
     for command in Cli::command().get_subcommands() {
-        let help = command
-            .get_after_help()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         assert!(help.contains("Example"), "{}", command.get_name());
-        assert!(
-            help.contains(&format!("forbear {}", command.get_name())),
-            "{help}"
-        );
+        assert!(help.contains(&format!("forbear {}", command.get_name())), "{help}");
     }
 }
 
 #[test]
 fn what_comes_after_two_dashes_is_the_command_to_run() {
-    let Ok(Command::Run(args)) = parse("forbear run -c a.toml -- python -c x") else {
-        panic!()
-    };
+    let Ok(Command::Run(args)) = parse("forbear run -c a.toml -- python -c x") else { panic!() };
     assert_eq!(args.config, PathBuf::from("a.toml"));
     assert_eq!(args.command, ["python", "-c", "x"]);
 }
@@ -62,10 +54,7 @@ fn a_misspelt_command_gets_a_suggestion() {
 }
 
 fn admin(address: &str, token_file: Option<PathBuf>) -> AdminArgs {
-    AdminArgs {
-        url: format!("http://{address}"),
-        token_file,
-    }
+    AdminArgs { url: format!("http://{address}"), token_file }
 }
 
 fn client(address: &str) -> Client {
@@ -78,9 +67,7 @@ async fn an_override_typed_is_an_override_made() {
     let served = Served::open(&fake);
     let client = client(&served.address.to_string());
     let line = "forbear breaker close github --reason tested --for 2h --route search";
-    let Ok(Command::Breaker(args)) = parse(line) else {
-        panic!()
-    };
+    let Ok(Command::Breaker(args)) = parse(line) else { panic!() };
 
     control::breaker(&client, &args).await.unwrap();
     control::quit(&client).await.unwrap();
@@ -100,10 +87,7 @@ async fn a_refusal_is_told_in_the_words_of_the_api() {
         panic!()
     };
     let failure = control::breaker(&client, &args).await.unwrap_err();
-    assert_eq!(
-        failure.to_string(),
-        "There is no upstream git/lab. Configured: github, jira."
-    );
+    assert_eq!(failure.to_string(), "There is no upstream git/lab. Configured: github, jira.");
 }
 
 #[tokio::test]
@@ -126,30 +110,16 @@ async fn the_token_comes_from_a_file_and_is_never_shown() {
 
 #[tokio::test]
 async fn where_nobody_listens_the_error_says_what_to_do() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = client(&port.to_string());
     let expected = format!(
         "nothing listens on {port}: is forbear running? \
          Start it with `forbear run`, or name another address with --admin"
     );
-    assert_eq!(
-        control::health(&client, false)
-            .await
-            .unwrap_err()
-            .to_string(),
-        expected
-    );
+    assert_eq!(control::health(&client, false).await.unwrap_err().to_string(), expected);
 
-    let failure = control::wait(&client, Duration::from_millis(1))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&failure, Failure::No(said) if said.contains("was not ready")),
-        "{failure}"
-    );
+    let failure = control::wait(&client, Duration::from_millis(1)).await.unwrap_err();
+    assert!(matches!(&failure, Failure::No(said) if said.contains("was not ready")), "{failure}");
 }
 
 #[tokio::test]
@@ -157,27 +127,15 @@ async fn health_and_wait_are_content_with_a_forbear_that_is_ready() {
     let served = Served::open(&Fake::new());
     let client = client(&served.address.to_string());
     control::health(&client, true).await.unwrap();
-    control::wait(&client, Duration::from_secs(60))
-        .await
-        .unwrap();
+    control::wait(&client, Duration::from_secs(60)).await.unwrap();
     status::run(&client, false, true).await.unwrap();
 }
 
 #[test]
 fn an_address_that_is_none_is_refused_before_anything_is_sent() {
-    for url in [
-        "",
-        "https://127.0.0.1:1",
-        "127.0.0.1:1/x",
-        "http://a@b:1",
-        "ftp://x",
-        "http://x/y",
-    ] {
-        let error = Client::new(&AdminArgs {
-            url: url.to_owned(),
-            token_file: None,
-        })
-        .unwrap_err();
+    for url in ["", "https://127.0.0.1:1", "127.0.0.1:1/x", "http://a@b:1", "ftp://x", "http://x/y"]
+    {
+        let error = Client::new(&AdminArgs { url: url.to_owned(), token_file: None }).unwrap_err();
         assert!(matches!(error, ClientError::Address(_)), "{url}: {error}");
     }
     for (url, authority) in [
@@ -186,11 +144,7 @@ fn an_address_that_is_none_is_refused_before_anything_is_sent() {
         ("localhost:8081", "localhost:8081"),
         ("http://forbear.localhost", "forbear.localhost:80"),
     ] {
-        let client = Client::new(&AdminArgs {
-            url: url.to_owned(),
-            token_file: None,
-        })
-        .unwrap();
+        let client = Client::new(&AdminArgs { url: url.to_owned(), token_file: None }).unwrap();
         assert_eq!(client.authority(), authority);
     }
 }
@@ -267,15 +221,9 @@ jira-cloud  open 1s                                    0/16           0/1000   -
 KEY        IN FLIGHT  WAITING
 ingestion  1/1        7
 ", "{plain}");
-    assert!(
-        table.contains("\u{1b}[31mopen 1s"),
-        "an open breaker is red"
-    );
+    assert!(table.contains("\u{1b}[31mopen 1s"), "an open breaker is red");
     assert_eq!(
-        strip_str(&status::table(&[], &[]))
-            .to_string()
-            .lines()
-            .last(),
+        strip_str(&status::table(&[], &[])).to_string().lines().last(),
         Some("No upstream is configured.")
     );
 }

@@ -38,10 +38,7 @@ impl Url {
         };
         if authority.contains('@') {
             let fix = "Take it out, and name the secret with credential = { file = \"…\" } or { env = \"…\" }.";
-            return Err(Fault::new(
-                "an address must not hold a user name or password",
-                fix,
-            ));
+            return Err(Fault::new("an address must not hold a user name or password", fix));
         }
         if path.contains('?') {
             return Err(Fault::new(
@@ -59,15 +56,8 @@ impl Url {
         let host = host_name(host)?;
         let base_path = path.strip_suffix('/').unwrap_or(path);
         check_path(base_path, Percent::Allowed)?;
-        let origin = Origin {
-            scheme,
-            host,
-            port: port.unwrap_or(default_port),
-        };
-        Ok(Self {
-            origin,
-            base_path: base_path.to_owned(),
-        })
+        let origin = Origin { scheme, host, port: port.unwrap_or(default_port) };
+        Ok(Self { origin, base_path: base_path.to_owned() })
     }
 
     /// As it would be typed.
@@ -82,33 +72,23 @@ pub(super) fn print_origin(origin: &Origin) -> String {
         Scheme::Http => ("http", 80),
         Scheme::Https => ("https", 443),
     };
-    let host = if origin.host.contains(':') {
-        format!("[{}]", origin.host)
-    } else {
-        origin.host.clone()
-    };
-    let port = if origin.port == default_port {
-        String::new()
-    } else {
-        format!(":{}", origin.port)
-    };
+    let host =
+        if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
+    let port =
+        if origin.port == default_port { String::new() } else { format!(":{}", origin.port) };
     format!("{scheme}://{host}{port}")
 }
 
 fn split_port(authority: &str) -> Result<(&str, Option<u16>), Fault> {
-    let colon = authority
-        .rfind(':')
-        .filter(|colon| !authority.get(*colon..).unwrap_or("").contains(']'));
+    let colon =
+        authority.rfind(':').filter(|colon| !authority.get(*colon..).unwrap_or("").contains(']'));
     let Some(colon) = colon else {
         return Ok((authority, None));
     };
     let (host, port) = authority.split_at(colon);
     let digits = port.trim_start_matches(':');
-    let number = digits
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| digits.parse::<u16>().ok())
-        .flatten();
+    let number =
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u16>().ok()).flatten();
     match number {
         Some(port) if port > 0 => Ok((host, Some(port))),
         Some(_) | None => Err(Fault::new(
@@ -126,21 +106,15 @@ pub(super) fn host_name(text: &str) -> Result<String, Fault> {
             r#"Write it like "https://api.example.com"."#,
         ));
     }
-    if let Some(address) = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let address: std::net::Ipv6Addr = address
             .parse()
             .map_err(|_| Fault::new("that is no IPv6 address", "Write it like [2001:db8::1]."))?;
         return Ok(address.to_string());
     }
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    let labels_filled = text
-        .strip_suffix('.')
-        .unwrap_or(text)
-        .split('.')
-        .all(|label| !label.is_empty());
+    let labels_filled =
+        text.strip_suffix('.').unwrap_or(text).split('.').all(|label| !label.is_empty());
     if !text.bytes().all(legal) || !labels_filled || text.len() > 253 {
         let fix =
             "Host names have letters, digits, hyphens and dots; write others in their xn-- form.";
@@ -253,10 +227,7 @@ pub(super) fn route_match(text: &str) -> Result<RouteMatch, Fault> {
         }
         if method.bytes().any(|b| b.is_ascii_lowercase()) {
             let upper = method.to_ascii_uppercase();
-            return Err(Fault::new(
-                "methods are upper case",
-                format!("Write \"{upper} {path}\"."),
-            ));
+            return Err(Fault::new("methods are upper case", format!("Write \"{upper} {path}\".")));
         }
     }
     if !path.starts_with('/') {
@@ -289,10 +260,7 @@ pub(super) fn route_match(text: &str) -> Result<RouteMatch, Fault> {
             other => check_segment(other, Percent::Allowed)?,
         }
     }
-    Ok(RouteMatch {
-        method: method.map(str::to_owned),
-        path: path.to_owned(),
-    })
+    Ok(RouteMatch { method: method.map(str::to_owned), path: path.to_owned() })
 }
 
 /// A listening address: `127.0.0.1:8080`, `[::1]:8080`.

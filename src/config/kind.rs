@@ -25,12 +25,7 @@ pub(super) enum Kind {
     /// `"64KiB"`.
     Size,
     /// A whole number; `why` and `fix` are said when it is too small.
-    Count {
-        min: u64,
-        max: u64,
-        why: &'static str,
-        fix: &'static str,
-    },
+    Count { min: u64, max: u64, why: &'static str, fix: &'static str },
     /// A share above 0 and at most 1; 0 or `"off"` only where that has a meaning.
     Share { zero: bool, off: bool },
     /// `true` or `false`.
@@ -92,27 +87,21 @@ impl Kind {
                 )
             }),
             Self::Text => match text(value)? {
-                "" => Err(Fault::new(
-                    "it is empty",
-                    "Write a value, or take the line out.",
-                )),
+                "" => Err(Fault::new("it is empty", "Write a value, or take the line out.")),
                 text => Ok(Value::Text(text.to_owned())),
             },
             Self::Prefix => field_value(text(value)?),
             Self::Choice(words) => read_choice(text(value)?, words),
             Self::Workers if value.as_str() == Some("auto") => Ok(Value::Text("auto".into())),
-            Self::Workers => read_count(
-                value,
-                1,
-                256,
-                Fault::new("without a worker nothing is served", ""),
-            )
-            .map_err(|fault| Fault::new(fault.why, r#"Write "auto", or a number from 1 to 256."#)),
+            Self::Workers => {
+                read_count(value, 1, 256, Fault::new("without a worker nothing is served", ""))
+                    .map_err(|fault| {
+                        Fault::new(fault.why, r#"Write "auto", or a number from 1 to 256."#)
+                    })
+            }
             Self::Name => {
                 let name = text(value)?;
-                NameRule::Plain
-                    .check(name)
-                    .map(|()| Value::Text(name.to_owned()))
+                NameRule::Plain.check(name).map(|()| Value::Text(name.to_owned()))
             }
             Self::Address => read_address(value).map(|address| Value::Addresses(vec![address])),
             Self::Addresses => one_or_more(value, read_address).map(Value::Addresses),
@@ -182,9 +171,7 @@ const NAME_MAX: usize = 64;
 
 fn text<'a>(value: &'a DeValue<'_>) -> Result<&'a str, Fault> {
     let fix = "Put one value between double quotes.";
-    value
-        .as_str()
-        .ok_or_else(|| Fault::new("a text belongs here", fix))
+    value.as_str().ok_or_else(|| Fault::new("a text belongs here", fix))
 }
 
 /// A text, or a bare number, about which the caller has something better to say.
@@ -199,19 +186,14 @@ fn text_or_number<'a>(value: &'a DeValue<'_>) -> Result<&'a str, Fault> {
 fn read_duration(value: &DeValue<'_>, zero: bool) -> Result<Duration, Fault> {
     let duration = parse_duration(text_or_number(value)?)?;
     if duration.is_zero() && !zero {
-        return Err(Fault::new(
-            "no time at all is never enough",
-            r#"Write at least "1ms"."#,
-        ));
+        return Err(Fault::new("no time at all is never enough", r#"Write at least "1ms"."#));
     }
     Ok(duration)
 }
 
 fn read_durations(value: &DeValue<'_>) -> Result<Value, Fault> {
     let fix = r#"Write a list such as ["1s", "5s", "30s"]."#;
-    let items = value
-        .as_array()
-        .ok_or_else(|| Fault::new("it is a list of durations", fix))?;
+    let items = value.as_array().ok_or_else(|| Fault::new("it is a list of durations", fix))?;
     if items.is_empty() {
         return Err(Fault::new("an empty list names no wait", fix));
     }
@@ -232,10 +214,7 @@ fn read_count(value: &DeValue<'_>, min: u64, max: u64, too_small: Fault) -> Resu
         Ok(number) if number <= i128::from(max) => {
             Ok(Value::Count(u64::try_from(number).unwrap_or(max)))
         }
-        Ok(_) | Err(_) => Err(Fault::new(
-            format!("more than {max} is not supported"),
-            range,
-        )),
+        Ok(_) | Err(_) => Err(Fault::new(format!("more than {max} is not supported"), range)),
     }
 }
 
@@ -248,11 +227,7 @@ fn read_share(value: &DeValue<'_>, zero: bool, off: bool) -> Result<Value, Fault
         (true, false) => "Write a share such as 0.2; 1.0 is all, 0 is none.",
         (false, false) => "Write a share such as 0.5; 1.0 is all.",
     };
-    let number = if value.is_str() {
-        None
-    } else {
-        text_or_number(value).ok()
-    };
+    let number = if value.is_str() { None } else { text_or_number(value).ok() };
     match number.and_then(|number| number.parse::<f64>().ok()) {
         Some(share) if share > 0.0 && share <= 1.0 || (zero && share == 0.0) => {
             Ok(Value::Share(share))
@@ -293,10 +268,9 @@ fn one_or_more<T>(
     read: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
 ) -> Result<Vec<T>, Fault> {
     match value.as_array() {
-        Some(items) if items.is_empty() => Err(Fault::new(
-            "the list is empty",
-            "Write at least one, or take the line out.",
-        )),
+        Some(items) if items.is_empty() => {
+            Err(Fault::new("the list is empty", "Write at least one, or take the line out."))
+        }
         Some(items) => items.iter().map(|item| read(item.get_ref())).collect(),
         None => read(value).map(|one| vec![one]),
     }
@@ -343,16 +317,10 @@ fn header_name(text: &str) -> Result<String, Fault> {
     }
     let fix = r#"Name the header in which the API expects its key, such as "authorization"."#;
     if OWN.contains(&name.as_str()) {
-        return Err(Fault::new(
-            format!("forbear sets or removes {name} itself"),
-            fix,
-        ));
+        return Err(Fault::new(format!("forbear sets or removes {name} itself"), fix));
     }
     if name.starts_with("forbear-") {
-        return Err(Fault::new(
-            "fields of forbear's own are never sent to an upstream",
-            fix,
-        ));
+        return Err(Fault::new("fields of forbear's own are never sent to an upstream", fix));
     }
     Ok(name)
 }

@@ -58,41 +58,19 @@ impl Layout {
         layout.put("", "admin", "listen", listen.to_string());
         layout.put_secret("", "admin.token", token.as_ref());
         layout.put_listener("metrics", *metrics_listen);
-        let StateSettings {
-            path,
-            ledger_keep,
-            ledger_rows_max,
-        } = state;
+        let StateSettings { path, ledger_keep, ledger_rows_max } = state;
         layout.put("", "state", "path", path.clone());
         layout.put("", "state", "ledger_keep", print_duration(*ledger_keep));
         layout.put("", "state", "ledger_rows_max", ledger_rows_max.to_string());
-        let LogSettings {
-            format,
-            level,
-            access,
-        } = log;
+        let LogSettings { format, level, access } = log;
         layout.put("", "log", "format", word(format));
         layout.put("", "log", "level", word(level));
         layout.put("", "log", "access", word(access));
-        let LimitSettings {
-            in_flight_max,
-            queue_max,
-            replay_memory_max,
-            keys,
-        } = limits;
+        let LimitSettings { in_flight_max, queue_max, replay_memory_max, keys } = limits;
         layout.put("", "limits", "in_flight_max", in_flight_max.to_string());
         layout.put("", "limits", "queue_max", queue_max.to_string());
-        layout.put(
-            "",
-            "limits",
-            "replay_memory_max",
-            print_size(*replay_memory_max),
-        );
-        for KeySettings {
-            pattern,
-            in_flight_max,
-        } in keys
-        {
+        layout.put("", "limits", "replay_memory_max", print_size(*replay_memory_max));
+        for KeySettings { pattern, in_flight_max } in keys {
             let table = layout.table(join("keys", pattern));
             layout.put(&table, &table, "in_flight_max", in_flight_max.to_string());
         }
@@ -145,41 +123,17 @@ impl Layout {
             routes,
             policy,
         } = upstream;
-        let UpstreamSettings {
-            in_flight_max,
-            queue_max,
-            breaker,
-            routes: policies,
-        } = &**policy;
+        let UpstreamSettings { in_flight_max, queue_max, breaker, routes: policies } = &**policy;
         let table = self.table(join("upstreams", name));
         let at = table.as_str();
-        self.put(
-            at,
-            at,
-            "url",
-            format!("{}{base_path}", print_origin(origin)),
-        );
+        self.put(at, at, "url", format!("{}{base_path}", print_origin(origin)));
         self.put(at, at, "prefix", prefix.clone());
-        self.put(
-            at,
-            at,
-            "hosts",
-            if hosts.is_empty() {
-                NOT_SET.into()
-            } else {
-                hosts.join(", ")
-            },
-        );
+        self.put(at, at, "hosts", if hosts.is_empty() { NOT_SET.into() } else { hosts.join(", ") });
         self.put_listener(at, *listen);
         self.put(at, at, "profile", or_not_set(profile.as_ref()));
         self.access(at, credential.as_ref(), tls);
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
-        self.put(
-            at,
-            &join(at, "retry"),
-            "replay_body_max",
-            print_size(*replay_body_max),
-        );
+        self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));
         self.put(at, at, "in_flight_max", in_flight_max.to_string());
         self.put(at, at, "queue_max", queue_max.to_string());
         self.breaker(at, &join(at, "breaker"), breaker);
@@ -191,59 +145,25 @@ impl Layout {
 
     /// What an upstream asks for: a secret, and certificates.
     fn access(&mut self, at: &str, credential: Option<&CredentialConfig>, tls: &TlsConfig) {
-        let TlsConfig {
-            ca_file,
-            client_cert,
-            client_key,
-        } = tls;
-        if let Some(CredentialConfig {
-            header,
-            value,
-            source,
-        }) = credential
-        {
+        let TlsConfig { ca_file, client_cert, client_key } = tls;
+        if let Some(CredentialConfig { header, value, source }) = credential {
             self.put(at, &join(at, "credential"), "header", header.clone());
             self.put(at, &join(at, "credential"), "source", source.clone());
             self.put_secret(at, &join(at, "credential"), Some(value));
         }
-        for (name, file) in [
-            ("ca_file", ca_file),
-            ("client_cert", client_cert),
-            ("client_key", client_key),
-        ] {
-            self.put(
-                at,
-                at,
-                name,
-                or_not_set(file.as_ref().map(|file| file.display())),
-            );
+        for (name, file) in
+            [("ca_file", ca_file), ("client_cert", client_cert), ("client_key", client_key)]
+        {
+            self.put(at, at, name, or_not_set(file.as_ref().map(|file| file.display())));
         }
     }
 
     fn route(&mut self, at: &str, index: usize, config: &RouteConfig, policy: &RouteSettings) {
-        let RouteConfig {
-            name: _,
-            matcher,
-            key,
-            attempt_timeout,
-            idle_timeout,
-        } = config;
-        let RouteSettings {
-            name: _,
-            in_flight_max,
-            max_wait,
-            retry,
-            breaker,
-            mode,
-        } = policy;
+        let RouteConfig { name: _, matcher, key, attempt_timeout, idle_timeout } = config;
+        let RouteSettings { name: _, in_flight_max, max_wait, retry, breaker, mode } = policy;
         // The default route has neither; its limit is the upstream's.
         if index > 0 {
-            self.put(
-                at,
-                at,
-                "match",
-                or_not_set(matcher.as_ref().map(print_match)),
-            );
+            self.put(at, at, "match", or_not_set(matcher.as_ref().map(print_match)));
             self.put(at, at, "in_flight_max", or_not_set(in_flight_max.as_ref()));
         }
         self.put(at, at, "key", or_not_set(key.as_ref()));
@@ -286,12 +206,7 @@ impl Layout {
         self.put(table, at, "backoff_base", print_duration(*base));
         self.put(table, at, "backoff_max", print_duration(*max));
         self.put(table, at, "budget_ratio", budget_ratio.to_string());
-        self.put(
-            table,
-            at,
-            "budget_floor_per_minute",
-            budget_floor_per_minute.to_string(),
-        );
+        self.put(table, at, "budget_floor_per_minute", budget_floor_per_minute.to_string());
     }
 
     fn breaker(&mut self, table: &str, at: &str, breaker: &BreakerSettings) {
@@ -306,34 +221,15 @@ impl Layout {
             slow_after,
             slow_rate,
         } = breaker;
-        let rate = if *failure_rate > 1.0 {
-            "off".into()
-        } else {
-            failure_rate.to_string()
-        };
-        self.put(
-            table,
-            at,
-            "consecutive_failures",
-            consecutive_failures.to_string(),
-        );
+        let rate = if *failure_rate > 1.0 { "off".into() } else { failure_rate.to_string() };
+        self.put(table, at, "consecutive_failures", consecutive_failures.to_string());
         self.put(table, at, "failure_rate", rate);
         self.put(table, at, "window", print_duration(*window));
         self.put(table, at, "samples_min", samples_min.to_string());
         self.put(table, at, "open_for", print_duration(*open_for));
         self.put(table, at, "open_for_max", print_duration(*open_for_max));
-        self.put(
-            table,
-            at,
-            "successes_to_close",
-            successes_to_close.to_string(),
-        );
-        self.put(
-            table,
-            at,
-            "slow_after",
-            or_not_set(slow_after.map(print_duration)),
-        );
+        self.put(table, at, "successes_to_close", successes_to_close.to_string());
+        self.put(table, at, "slow_after", or_not_set(slow_after.map(print_duration)));
         self.put(table, at, "slow_rate", slow_rate.to_string());
     }
 
@@ -348,14 +244,7 @@ impl Layout {
     }
 
     fn put(&mut self, table: &str, at: &str, name: &str, text: String) {
-        self.values.insert(
-            join(at, name),
-            Shown {
-                text,
-                secret: None,
-                table: table.into(),
-            },
-        );
+        self.values.insert(join(at, name), Shown { text, secret: None, table: table.into() });
     }
 
     /// A listener counts by itself, also where its upstream comes or goes: it must be bound.
@@ -367,11 +256,8 @@ impl Layout {
 
     fn put_secret(&mut self, table: &str, path: &str, secret: Option<&Secret>) {
         if let Some(secret) = secret {
-            let shown = Shown {
-                text: "***".into(),
-                secret: Some(secret.clone()),
-                table: table.into(),
-            };
+            let shown =
+                Shown { text: "***".into(), secret: Some(secret.clone()), table: table.into() };
             self.values.insert(path.into(), shown);
         }
     }

@@ -69,17 +69,10 @@ pub fn load(path: &Path, env: &Environment<'_>) -> Result<Loaded, Problems> {
     let bytes =
         sources::read_bounded(path).map_err(|error| unusable(sources::unreadable(&error)))?;
     if bytes.len() as u64 > sources::FILE_MAX {
-        return Err(unusable(Fault::new(
-            "that file is larger than 1 MiB",
-            "Name the right file.",
-        )));
+        return Err(unusable(Fault::new("that file is larger than 1 MiB", "Name the right file.")));
     }
-    let text = String::from_utf8(bytes).map_err(|_| {
-        unusable(Fault::new(
-            "that file is not UTF-8 text",
-            "Save it as UTF-8.",
-        ))
-    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| unusable(Fault::new("that file is not UTF-8 text", "Save it as UTF-8.")))?;
     load_text(&text, &name, path.parent().unwrap_or(Path::new("")), env)
 }
 
@@ -93,10 +86,7 @@ pub fn load_str(text: &str, file_name: &str, env: &Environment<'_>) -> Result<Lo
 }
 
 /// The environment of this process, for [`load`]. A variable that is not UTF-8 is as good as unset.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one reader of the environment"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
 pub fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -113,21 +103,13 @@ fn load_text(
         // Half a file resolves to nonsense, and nonsense would be reported.
         return Err(notes.finish().err().unwrap_or(Problems(Vec::new())));
     }
-    let mut resolver = Resolver {
-        notes: &mut notes,
-        effective: Vec::new(),
-    };
+    let mut resolver = Resolver { notes: &mut notes, effective: Vec::new() };
     let settings = resolve::resolve(&root, &mut Sources::new(env, folder), &mut resolver);
     let mut effective = resolver.effective;
     effective.sort_by(|a, b| a.path.cmp(&b.path));
     let warnings = notes.finish()?;
     let content_hash = content_hash(text.as_bytes(), &settings.watched_files);
-    Ok(Loaded {
-        settings,
-        effective,
-        warnings,
-        content_hash,
-    })
+    Ok(Loaded { settings, effective, warnings, content_hash })
 }
 
 /// A hash of the configuration and of everything it was made from.

@@ -54,10 +54,7 @@ pub struct Fault {
 impl Fault {
     /// Takes both halves of the sentence.
     pub fn new(why: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            fix: fix.into(),
-        }
+        Self { why: why.into(), fix: fix.into() }
     }
 }
 
@@ -80,32 +77,17 @@ impl fmt::Display for Problems {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}: {}",
-            self.file,
-            self.line,
-            self.column,
-            self.sentence()
-        )
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.sentence())
     }
 }
 
 impl Problem {
     fn sentence(&self) -> String {
-        let setting = if self.setting.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", self.setting)
-        };
-        let found = self
-            .found
-            .as_ref()
-            .map(|found| format!("found {found}, but "))
-            .unwrap_or_default();
-        format!("{setting}{found}{}. {}", self.why, self.fix)
-            .trim_end()
-            .to_owned()
+        let setting =
+            if self.setting.is_empty() { String::new() } else { format!("{}: ", self.setting) };
+        let found =
+            self.found.as_ref().map(|found| format!("found {found}, but ")).unwrap_or_default();
+        format!("{setting}{found}{}. {}", self.why, self.fix).trim_end().to_owned()
     }
 
     /// The problem with the line it stands on and a caret below, coloured for a terminal. Printed
@@ -115,19 +97,15 @@ impl Problem {
         let mark = severity.style();
         let place = format!("{}:{}:{}:", self.file, self.line, self.column);
         let word = severity.word();
-        let mut text = format!(
-            "{strong}{place}{strong:#} {mark}{word}{mark:#}{}\n",
-            self.sentence()
-        );
+        let mut text =
+            format!("{strong}{place}{strong:#} {mark}{word}{mark:#}{}\n", self.sentence());
         if let Some(excerpt) = &self.excerpt {
             let number = self.line.to_string();
             let margin = " ".repeat(number.len());
             let indent = " ".repeat(self.column.saturating_sub(1));
             let carets = "^".repeat(excerpt.width);
             text.push_str(&format!("{dim}{number} |{dim:#} {}\n", excerpt.line));
-            text.push_str(&format!(
-                "{dim}{margin} |{dim:#} {indent}{mark}{carets}{mark:#}\n"
-            ));
+            text.push_str(&format!("{dim}{margin} |{dim:#} {indent}{mark}{carets}{mark:#}\n"));
         }
         text
     }
@@ -172,12 +150,7 @@ pub(super) struct Notes<'a> {
 
 impl<'a> Notes<'a> {
     pub(super) fn new(file: &str, source: &'a str) -> Self {
-        Self {
-            file: file.into(),
-            source,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        }
+        Self { file: file.into(), source, problems: Vec::new(), warnings: Vec::new() }
     }
 
     /// Something that makes the configuration unusable.
@@ -215,28 +188,19 @@ impl<'a> Notes<'a> {
 
     /// Leaves out what was found on lines whose syntax is wrong: it follows from that.
     pub(super) fn forget_echoes_of_syntax(&mut self) {
-        let broken: Vec<usize> = self
-            .problems
-            .iter()
-            .filter(|p| p.setting.is_empty())
-            .map(|p| p.line)
-            .collect();
-        self.problems
-            .retain(|p| p.setting.is_empty() || !broken.contains(&p.line));
+        let broken: Vec<usize> =
+            self.problems.iter().filter(|p| p.setting.is_empty()).map(|p| p.line).collect();
+        self.problems.retain(|p| p.setting.is_empty() || !broken.contains(&p.line));
     }
 
     /// Whether the text is no TOML.
     pub(super) fn syntax_is_broken(&self) -> bool {
-        self.problems
-            .iter()
-            .any(|problem| problem.setting.is_empty())
+        self.problems.iter().any(|problem| problem.setting.is_empty())
     }
 
     /// Whether anything was noted about a setting or what is in it.
     pub(super) fn has_problem_in(&self, setting: &str) -> bool {
-        self.problems
-            .iter()
-            .any(|problem| problem.setting.starts_with(setting))
+        self.problems.iter().any(|problem| problem.setting.starts_with(setting))
     }
 
     /// `config.toml:12:3`.
@@ -254,11 +218,7 @@ impl<'a> Notes<'a> {
             // A value that several upstreams inherit is checked once for each of them.
             list.dedup();
         }
-        if self.problems.is_empty() {
-            Ok(self.warnings)
-        } else {
-            Err(Problems(self.problems))
-        }
+        if self.problems.is_empty() { Ok(self.warnings) } else { Err(Problems(self.problems)) }
     }
 
     fn build(&self, span: &Span, setting: &str, found: Option<String>, fault: Fault) -> Problem {
@@ -280,30 +240,19 @@ impl<'a> Notes<'a> {
     fn position(&self, at: usize) -> (usize, usize) {
         let before = self.before(at);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let column = before
-            .get(line_start..)
-            .map_or(0, |text| text.chars().count())
-            + 1;
+        let column = before.get(line_start..).map_or(0, |text| text.chars().count()) + 1;
         (before.matches('\n').count() + 1, column)
     }
 
     fn before(&self, at: usize) -> &'a str {
-        (0..=at.min(self.source.len()))
-            .rev()
-            .find_map(|end| self.source.get(..end))
-            .unwrap_or("")
+        (0..=at.min(self.source.len())).rev().find_map(|end| self.source.get(..end)).unwrap_or("")
     }
 
     fn excerpt(&self, span: &Span, line: usize, setting: &str) -> Option<Excerpt> {
         let text = self.source.lines().nth(line.checked_sub(1)?)?;
-        let header = self
-            .before(span.start)
-            .lines()
-            .rev()
-            .find(|line| line.trim_start().starts_with('['));
-        let hidden = [setting, text, header.unwrap_or("")]
-            .into_iter()
-            .any(may_hold_a_secret);
+        let header =
+            self.before(span.start).lines().rev().find(|line| line.trim_start().starts_with('['));
+        let hidden = [setting, text, header.unwrap_or("")].into_iter().any(may_hold_a_secret);
         if hidden || text.chars().count() > EXCERPT_MAX {
             return None;
         }
@@ -323,17 +272,10 @@ impl<'a> Notes<'a> {
         let line = text.chars().map(|c| {
             covered |= setting.is_empty() && matches!(c, '=' | '"' | '\'');
             let shown = if c.is_control() { ' ' } else { c };
-            if covered && c.is_alphanumeric() {
-                '*'
-            } else {
-                shown
-            }
+            if covered && c.is_alphanumeric() { '*' } else { shown }
         });
         let line = line.collect();
-        Some(Excerpt {
-            line,
-            width: meant.min(room).max(1),
-        })
+        Some(Excerpt { line, width: meant.min(room).max(1) })
     }
 }
 

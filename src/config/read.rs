@@ -37,14 +37,7 @@ pub(super) struct Given {
 impl Section {
     fn new(path: String, span: Span) -> Self {
         let (values, tables, named, lists) = Default::default();
-        Self {
-            path,
-            span,
-            values,
-            tables,
-            named,
-            lists,
-        }
+        Self { path, span, values, tables, named, lists }
     }
 
     /// The tables of a setting with names of the user's choice.
@@ -64,12 +57,8 @@ pub(super) fn read(source: &str, notes: &mut Notes<'_>) -> Section {
     for error in &errors {
         notes.syntax(&error.span().unwrap_or(0..0), error.message());
     }
-    let section = read_section(
-        notes,
-        Section::new(String::new(), 0..0),
-        root.get_ref(),
-        spec::ROOT,
-    );
+    let section =
+        read_section(notes, Section::new(String::new(), 0..0), root.get_ref(), spec::ROOT);
     if !errors.is_empty() {
         notes.forget_echoes_of_syntax();
     }
@@ -118,17 +107,13 @@ fn read_setting(
             let fix = format!("Write [{path}] with its settings below, or {name} = {{ … }}.");
             if let Some(table) = expect_table(notes, value, path, fix) {
                 let child = Section::new(path.to_owned(), key);
-                section
-                    .tables
-                    .insert(name, read_section(notes, child, table, known));
+                section.tables.insert(name, read_section(notes, child, table, known));
             }
         }
         Kind::Named(rule, known) => {
             let fix = format!("Write [{path}.NAME] with its settings below.");
             if let Some(table) = expect_table(notes, value, path, fix) {
-                section
-                    .named
-                    .insert(name, read_named(notes, path, table, rule, known));
+                section.named.insert(name, read_named(notes, path, table, rule, known));
             }
         }
         Kind::List(known) => {
@@ -159,13 +144,7 @@ fn read_setting(
                     notes.problem(&value.span(), path, found(path, value.get_ref()), fault)
                 })
                 .ok();
-            section.values.insert(
-                name,
-                Given {
-                    value: value_or_none,
-                    span: value.span(),
-                },
-            );
+            section.values.insert(name, Given { value: value_or_none, span: value.span() });
         }
     }
 }
@@ -182,12 +161,7 @@ fn read_named(
         let name = key.get_ref();
         let path = join(path, name);
         if let Err(fault) = rule.check(name) {
-            notes.problem(
-                &key.span(),
-                &path,
-                Some(format!("the name {name:?}")),
-                fault,
-            );
+            notes.problem(&key.span(), &path, Some(format!("the name {name:?}")), fault);
         }
         let fix = format!(
             "If {name} is its name, write [{path}] with its settings below; else put the name into the header above."
@@ -219,10 +193,7 @@ fn read_list(
     };
     let mut sections = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        let label = item
-            .get_ref()
-            .get("name")
-            .and_then(|name| name.get_ref().as_str());
+        let label = item.get_ref().get("name").and_then(|name| name.get_ref().as_str());
         let path = match label.filter(|label| NameRule::Plain.check(label).is_ok()) {
             Some(label) => join(path, label),
             None => format!("{path}[{index}]"),
@@ -245,12 +216,7 @@ fn expect_table<'t, 'i>(
     if table.is_none() {
         // The value itself is not repeated: a secret is often typed where its source belongs.
         let found = kind_of(value.get_ref());
-        notes.problem(
-            &value.span(),
-            path,
-            Some(found),
-            Fault::new("a table belongs here", fix),
-        );
+        notes.problem(&value.span(), path, Some(found), Fault::new("a table belongs here", fix));
     }
     table
 }
@@ -294,10 +260,7 @@ fn unknown(notes: &mut Notes<'_>, table: &str, key: &str, span: &Span, known: &'
             matches!(inner.kind, Kind::Table(entries) if spec::find(entries, name).is_some())
         })
     };
-    let renamed = ELSEWHERE
-        .into_iter()
-        .find(|(theirs, _)| *theirs == key)
-        .map(|(_, ours)| ours);
+    let renamed = ELSEWHERE.into_iter().find(|(theirs, _)| *theirs == key).map(|(_, ours)| ours);
     let name = renamed.unwrap_or(key);
     let fix = if spec::find(known, name).is_some() {
         format!("Here it is called {name}.")
@@ -310,12 +273,7 @@ fn unknown(notes: &mut Notes<'_>, table: &str, key: &str, span: &Span, known: &'
     } else {
         format!("Possible here: {}.", names().collect::<Vec<_>>().join(", "))
     };
-    notes.problem(
-        span,
-        &join(table, key),
-        None,
-        Fault::new("there is no such setting", fix),
-    );
+    notes.problem(span, &join(table, key), None, Fault::new("there is no such setting", fix));
 }
 
 fn example(setting: &Setting) -> String {
@@ -334,17 +292,7 @@ fn example(setting: &Setting) -> String {
 /// A path as it would be typed: names that are no bare keys are quoted.
 pub(super) fn join(path: &str, key: &str) -> String {
     let bare = !key.is_empty()
-        && key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    let key = if bare {
-        key.to_owned()
-    } else {
-        format!("{key:?}")
-    };
-    if path.is_empty() {
-        key
-    } else {
-        format!("{path}.{key}")
-    }
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    let key = if bare { key.to_owned() } else { format!("{key:?}") };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
 }

@@ -21,30 +21,20 @@ pub fn diff(old: &Settings, new: &Settings) -> Changes {
     let (old, new) = (Layout::of(old), Layout::of(new));
     let mut changes = Changes::default();
     for table in old.tables.symmetric_difference(&new.tables) {
-        let verb = if new.tables.contains(table) {
-            "added"
-        } else {
-            "removed"
-        };
+        let verb = if new.tables.contains(table) { "added" } else { "removed" };
         changes.lines.push(format!("{table}: {verb}"));
     }
     let paths: BTreeSet<&String> = old.values.keys().chain(new.values.keys()).collect();
     for path in paths {
         let (before, after) = (old.values.get(path), new.values.get(path));
         // An upstream, route or key that comes or goes takes its settings along.
-        let tables = [before, after]
-            .into_iter()
-            .flatten()
-            .map(|value| &value.table);
+        let tables = [before, after].into_iter().flatten().map(|value| &value.table);
         let lasting = |table: &String| old.has_table(table) && new.has_table(table);
         if before == after || !tables.into_iter().all(lasting) {
             continue;
         }
         let text = |value: Option<&Shown>| value.map_or(NOT_SET.into(), |value| value.text.clone());
-        let secret = [before, after]
-            .into_iter()
-            .flatten()
-            .any(|value| value.secret.is_some());
+        let secret = [before, after].into_iter().flatten().any(|value| value.secret.is_some());
         let line = if secret {
             format!("{path}: changed")
         } else {
@@ -61,12 +51,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Changes {
 
 /// Listeners are bound, threads started, the log set up and the store opened once.
 fn needs_restart(path: &str) -> bool {
-    const ONCE: [&str; 5] = [
-        "proxy.workers",
-        "proxy.connections_max",
-        "state.path",
-        "log.format",
-        "log.level",
-    ];
+    const ONCE: [&str; 5] =
+        ["proxy.workers", "proxy.connections_max", "state.path", "log.format", "log.level"];
     ONCE.contains(&path) || path.ends_with(".listen")
 }

@@ -15,10 +15,8 @@ pub(super) fn retry(
     max_wait: Duration,
 ) -> RetrySettings {
     let attempts: u32 = resolver.value(scope, "attempts_max");
-    let attempts_max = u8::try_from(attempts)
-        .ok()
-        .and_then(NonZeroU8::new)
-        .unwrap_or(NonZeroU8::MIN);
+    let attempts_max =
+        u8::try_from(attempts).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MIN);
     RetrySettings {
         attempts_max,
         throttled_counts: resolver.value(scope, "throttled_counts"),
@@ -60,17 +58,11 @@ fn backoff(
         let named = families.into_iter().find(|(name, _)| *name == word);
         named.map_or(BackoffFamily::FullJitter, |(_, family)| family)
     };
-    let (base, max) = (
-        resolver.value(scope, "backoff_base"),
-        resolver.value(scope, "backoff_max"),
-    );
+    let (base, max) = (resolver.value(scope, "backoff_base"), resolver.value(scope, "backoff_max"));
     let sound = scope.peek("backoff_base").is_some() && scope.peek("backoff_max").is_some();
     if sound && base > max {
-        let culprit = if scope.depth("backoff_base").is_some() {
-            "backoff_base"
-        } else {
-            "backoff_max"
-        };
+        let culprit =
+            if scope.depth("backoff_base").is_some() { "backoff_base" } else { "backoff_max" };
         let (base, max) = (print_duration(base), print_duration(max));
         let why = format!("the first wait ({base}) would be longer than the longest ({max})");
         resolver.contradiction(
@@ -99,17 +91,11 @@ fn backoff(
 
 /// `breaker`, with what it inherits.
 pub(super) fn breaker(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>) -> BreakerSettings {
-    let (open_for, open_for_max) = (
-        resolver.value(scope, "open_for"),
-        resolver.value(scope, "open_for_max"),
-    );
+    let (open_for, open_for_max) =
+        (resolver.value(scope, "open_for"), resolver.value(scope, "open_for_max"));
     let sound = scope.peek("open_for").is_some() && scope.peek("open_for_max").is_some();
     if sound && open_for > open_for_max {
-        let culprit = if scope.depth("open_for").is_some() {
-            "open_for"
-        } else {
-            "open_for_max"
-        };
+        let culprit = if scope.depth("open_for").is_some() { "open_for" } else { "open_for_max" };
         let why = format!(
             "the first open time ({}) would be longer than the longest ({})",
             print_duration(open_for),

@@ -51,16 +51,7 @@ pub(super) fn resolve(
     let mut watched_files = std::mem::take(&mut sources.watched);
     watched_files.sort();
     watched_files.dedup();
-    Settings {
-        proxy,
-        admin,
-        metrics_listen,
-        state,
-        log,
-        limits,
-        upstreams,
-        watched_files,
-    }
+    Settings { proxy, admin, metrics_listen, state, log, limits, upstreams, watched_files }
 }
 
 fn proxy(resolver: &mut Resolver<'_, '_>, root: &Section) -> ProxySettings {
@@ -69,9 +60,9 @@ fn proxy(resolver: &mut Resolver<'_, '_>, root: &Section) -> ProxySettings {
     warn_if_open(resolver, &scope, &listen);
     let workers = match resolver.optional::<WorkersSetting>(&scope, "workers") {
         Some(WorkersSetting::Exactly(workers)) => workers,
-        Some(WorkersSetting::Auto) | None => std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(WORKERS_AUTO_MAX),
+        Some(WorkersSetting::Auto) | None => {
+            std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_AUTO_MAX)
+        }
     };
     let connections_max: u64 = resolver.value(&scope, "connections_max");
     ProxySettings {
@@ -112,9 +103,7 @@ pub(super) fn warn_if_open(
             "everybody who can reach it may send requests with the configured credentials",
             fix,
         );
-        resolver
-            .notes
-            .warning(&span, &path, Some(format!("\"{open}\"")), fault);
+        resolver.notes.warning(&span, &path, Some(format!("\"{open}\"")), fault);
     }
 }
 
@@ -126,10 +115,7 @@ fn admin(
     let scope = Scope::top(root, "admin");
     let listen = first_address(resolver, &scope);
     let token_scope = scope.table("token");
-    let token = token_scope
-        .is_typed()
-        .then(|| sources.secret(resolver, &token_scope))
-        .flatten();
+    let token = token_scope.is_typed().then(|| sources.secret(resolver, &token_scope)).flatten();
     let token_was_meant = token_scope.is_typed() || resolver.notes.has_problem_in("admin.token");
     if !token_was_meant && !listen.ip().is_loopback() {
         let fix = "Write token = { file = \"/run/secrets/forbear-admin\" } below [admin], or listen on 127.0.0.1. \
@@ -140,10 +126,7 @@ fn admin(
         );
         resolver.contradiction(&scope, "listen", fault);
     }
-    AdminSettings {
-        listen,
-        token: token.map(|(token, _)| Secret::new(&token)),
-    }
+    AdminSettings { listen, token: token.map(|(token, _)| Secret::new(&token)) }
 }
 
 fn metrics(resolver: &mut Resolver<'_, '_>, root: &Section) -> Option<SocketAddr> {
@@ -154,10 +137,7 @@ fn metrics(resolver: &mut Resolver<'_, '_>, root: &Section) -> Option<SocketAddr
 /// The address of a listener that has one. After a problem it is some address on loopback.
 fn first_address(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>) -> SocketAddr {
     let addresses: Vec<SocketAddr> = resolver.value(scope, "listen");
-    addresses
-        .first()
-        .copied()
-        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
 fn state(resolver: &mut Resolver<'_, '_>, root: &Section) -> StateSettings {
@@ -168,9 +148,7 @@ fn state(resolver: &mut Resolver<'_, '_>, root: &Section) -> StateSettings {
             "shared state is not available in this version",
             "Take the table out: each sidecar then keeps what it learns in state.path.",
         );
-        resolver
-            .notes
-            .problem(&shared.span, "state.shared", None, fault);
+        resolver.notes.problem(&shared.span, "state.shared", None, fault);
     }
     StateSettings {
         path: resolver.value(&scope, "path"),
@@ -189,12 +167,7 @@ fn log(resolver: &mut Resolver<'_, '_>, root: &Section) -> LogSettings {
     ];
     let access = [("failures", AccessLog::Failures), ("off", AccessLog::Off)];
     LogSettings {
-        format: resolver.choice(
-            &scope,
-            "format",
-            LogFormat::Json,
-            &[("text", LogFormat::Text)],
-        ),
+        format: resolver.choice(&scope, "format", LogFormat::Json, &[("text", LogFormat::Text)]),
         level: resolver.choice(&scope, "level", LogLevel::Info, &levels),
         access: resolver.choice(&scope, "access", AccessLog::All, &access),
     }
@@ -231,12 +204,7 @@ struct Claim<T> {
 impl<T> Claim<T> {
     fn new(scope: &Scope<'_>, name: &str, what: T) -> Self {
         let (path, span) = scope.place(name);
-        Self {
-            what,
-            path,
-            span,
-            typed: scope.depth(name).is_some(),
-        }
+        Self { what, path, span, typed: scope.depth(name).is_some() }
     }
 }
 
@@ -251,10 +219,8 @@ fn check_claims<T>(
     // Whoever typed something can change it, so defaults have the first claim.
     claims.sort_by_key(|claim| (claim.typed, claim.span.start));
     for (index, claim) in claims.iter().enumerate() {
-        if let Some(earlier) = claims
-            .iter()
-            .take(index)
-            .find(|earlier| collide(&earlier.what, &claim.what))
+        if let Some(earlier) =
+            claims.iter().take(index).find(|earlier| collide(&earlier.what, &claim.what))
         {
             resolver.notes.problem(
                 &claim.span,
@@ -270,15 +236,11 @@ fn check_listeners(resolver: &mut Resolver<'_, '_>, root: &Section) {
     let mut scopes = vec![Scope::top(root, "proxy"), Scope::top(root, "admin")];
     scopes.extend(Some(Scope::top(root, "metrics")).filter(Scope::is_typed));
     scopes.extend(
-        root.named("upstreams")
-            .iter()
-            .map(|(_, section)| Scope::new(section, &[], spec::UPSTREAM)),
+        root.named("upstreams").iter().map(|(_, section)| Scope::new(section, &[], spec::UPSTREAM)),
     );
     let claims = scopes.iter().flat_map(|scope| {
         let addresses: Vec<SocketAddr> = scope.peek_as("listen").unwrap_or_default();
-        addresses
-            .into_iter()
-            .map(|address| Claim::new(scope, "listen", address))
+        addresses.into_iter().map(|address| Claim::new(scope, "listen", address))
     });
     let claims = claims.collect();
     let collide = |a: &SocketAddr, b: &SocketAddr| {
@@ -291,12 +253,7 @@ fn check_listeners(resolver: &mut Resolver<'_, '_>, root: &Section) {
         claims,
         collide,
         |address| format!("\"{address}\""),
-        |earlier| {
-            Fault::new(
-                format!("{earlier} listens there already"),
-                "Write another port.",
-            )
-        },
+        |earlier| Fault::new(format!("{earlier} listens there already"), "Write another port."),
     );
 }
 
@@ -304,16 +261,10 @@ fn check_addresses(resolver: &mut Resolver<'_, '_>, root: &Section) {
     let (mut prefixes, mut hosts) = (Vec::new(), Vec::new());
     for (name, section) in root.named("upstreams") {
         let scope = Scope::new(section, &[], spec::UPSTREAM);
-        let prefix = scope
-            .peek_as("prefix")
-            .unwrap_or_else(|| format!("/{name}"));
+        let prefix = scope.peek_as("prefix").unwrap_or_else(|| format!("/{name}"));
         prefixes.push(Claim::new(&scope, "prefix", prefix));
         let listed: Vec<String> = scope.peek_as("hosts").unwrap_or_default();
-        hosts.extend(
-            listed
-                .into_iter()
-                .map(|host| Claim::new(&scope, "hosts", host)),
-        );
+        hosts.extend(listed.into_iter().map(|host| Claim::new(&scope, "hosts", host)));
     }
     let same = |a: &String, b: &String| a == b;
     check_claims(
@@ -333,11 +284,6 @@ fn check_addresses(resolver: &mut Resolver<'_, '_>, root: &Section) {
         hosts,
         same,
         |host| format!("{host:?}"),
-        |earlier| {
-            Fault::new(
-                format!("it is listed in {earlier} already"),
-                "Keep it in one place.",
-            )
-        },
+        |earlier| Fault::new(format!("it is listed in {earlier} already"), "Keep it in one place."),
     );
 }

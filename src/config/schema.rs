@@ -11,25 +11,17 @@ use super::units::{DURATION_PATTERN, SIZE_PATTERN};
 pub fn schema() -> Value {
     let mut schema = table(spec::ROOT);
     if let Some(root) = schema.as_object_mut() {
-        root.insert(
-            "$schema".into(),
-            "https://json-schema.org/draft/2020-12/schema".into(),
-        );
+        root.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
         root.insert("title".into(), "forbear configuration".into());
     }
     schema
 }
 
 fn table(settings: &[Setting]) -> Value {
-    let properties: Map<String, Value> = settings
-        .iter()
-        .map(|setting| (setting.name.to_owned(), property(setting)))
-        .collect();
-    let required: Vec<&str> = settings
-        .iter()
-        .filter(|setting| setting.required)
-        .map(|setting| setting.name)
-        .collect();
+    let properties: Map<String, Value> =
+        settings.iter().map(|setting| (setting.name.to_owned(), property(setting))).collect();
+    let required: Vec<&str> =
+        settings.iter().filter(|setting| setting.required).map(|setting| setting.name).collect();
     let mut schema =
         json!({ "type": "object", "properties": properties, "additionalProperties": false });
     if let (Some(schema), false) = (schema.as_object_mut(), required.is_empty()) {

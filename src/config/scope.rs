@@ -41,12 +41,7 @@ pub(super) struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// A table of the top level, which may be absent.
     pub(super) fn top(root: &'a Section, name: &'static str) -> Self {
-        let whole = Self {
-            path: String::new(),
-            span: 0..0,
-            layers: vec![root],
-            known: spec::ROOT,
-        };
+        let whole = Self { path: String::new(), span: 0..0, layers: vec![root], known: spec::ROOT };
         whole.table(name)
     }
 
@@ -56,41 +51,24 @@ impl<'a> Scope<'a> {
         inherited: &[&'a Section],
         known: &'static [Setting],
     ) -> Self {
-        let layers = std::iter::once(section)
-            .chain(inherited.iter().copied())
-            .collect();
-        Self {
-            path: section.path.clone(),
-            span: section.span.clone(),
-            layers,
-            known,
-        }
+        let layers = std::iter::once(section).chain(inherited.iter().copied()).collect();
+        Self { path: section.path.clone(), span: section.span.clone(), layers, known }
     }
 
     /// A table within, with the same inheritance.
     pub(super) fn table(&self, name: &'static str) -> Self {
-        let layers: Vec<_> = self
-            .layers
-            .iter()
-            .filter_map(|layer| layer.tables.get(name))
-            .collect();
+        let layers: Vec<_> =
+            self.layers.iter().filter_map(|layer| layer.tables.get(name)).collect();
         let known = spec::find(self.known, name).map_or(&[][..], Setting::entries);
         let path = join(&self.path, name);
         let own = layers.first().filter(|layer| layer.path == path);
         let span = own.map_or_else(|| self.span.clone(), |own| own.span.clone());
-        Self {
-            path,
-            span,
-            layers,
-            known,
-        }
+        Self { path, span, layers, known }
     }
 
     /// Whether the table itself, not only one that it inherits from, was typed.
     pub(super) fn is_typed(&self) -> bool {
-        self.layers
-            .first()
-            .is_some_and(|layer| layer.path == self.path)
+        self.layers.first().is_some_and(|layer| layer.path == self.path)
     }
 
     /// Where a setting was typed, and how many tables away that is.
@@ -147,22 +125,14 @@ impl Resolver<'_, '_> {
         let origin = match scope.nearest(name) {
             Some((_, layer, given)) => {
                 let place = self.notes.place(&given.span);
-                if layer.path == scope.path {
-                    place
-                } else {
-                    format!("[{}] {place}", layer.path)
-                }
+                if layer.path == scope.path { place } else { format!("[{}] {place}", layer.path) }
             }
             None => "default".into(),
         };
         // Somebody may type the secret itself into what stands before it.
         let secret = scope.path.ends_with(".credential") && name == "prefix";
         let shown = if secret { "***".into() } else { value.print() };
-        self.effective.push(EffectiveValue {
-            path: join(&scope.path, name),
-            value: shown,
-            origin,
-        });
+        self.effective.push(EffectiveValue { path: join(&scope.path, name), value: shown, origin });
         T::from_value(value)
     }
 
@@ -181,10 +151,7 @@ impl Resolver<'_, '_> {
         others: &[(&str, T)],
     ) -> T {
         let word: String = self.value(scope, name);
-        others
-            .iter()
-            .find(|(other, _)| *other == word)
-            .map_or(first, |(_, value)| *value)
+        others.iter().find(|(other, _)| *other == word).map_or(first, |(_, value)| *value)
     }
 
     /// Notes that a setting contradicts another one.

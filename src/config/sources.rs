@@ -28,11 +28,7 @@ pub(super) struct Sources<'e> {
 
 impl<'e> Sources<'e> {
     pub(super) fn new(env: &'e Environment<'e>, folder: &Path) -> Self {
-        Self {
-            env,
-            folder: folder.to_owned(),
-            watched: Vec::new(),
-        }
+        Self { env, folder: folder.to_owned(), watched: Vec::new() }
     }
 
     /// The secret that `file` or `env` of a table names, and what its source may be called.
@@ -76,8 +72,7 @@ impl<'e> Sources<'e> {
         name: &str,
     ) -> Option<PathBuf> {
         let text: String = resolver.optional(scope, name)?;
-        self.read(resolver, scope, name, &text)
-            .map(|(path, _)| path)
+        self.read(resolver, scope, name, &text).map(|(path, _)| path)
     }
 
     fn secret_from_file(
@@ -88,8 +83,7 @@ impl<'e> Sources<'e> {
         let name: String = resolver.optional(scope, "file")?;
         let (_, bytes) = self.read(resolver, scope, "file", &name)?;
         let secret = trim_line_end(&bytes);
-        self.checked(resolver, scope, "file", secret)
-            .map(|secret| (secret, format!("file {name}")))
+        self.checked(resolver, scope, "file", secret).map(|secret| (secret, format!("file {name}")))
     }
 
     fn secret_from_env(
@@ -102,9 +96,8 @@ impl<'e> Sources<'e> {
         if value.is_empty() {
             let (path, span) = scope.place("env");
             // Variables have capital names; anything else may be the secret itself.
-            let shown = name
-                .bytes()
-                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+            let shown =
+                name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
             let fix = "Set it for this process, or name another variable. Its name stands here, not its value.";
             resolver.notes.problem(
                 &span,
@@ -127,10 +120,7 @@ impl<'e> Sources<'e> {
         secret: &[u8],
     ) -> Option<String> {
         let fault = if secret.is_empty() {
-            Fault::new(
-                "the secret there is empty",
-                "Put the secret there; nothing else is needed.",
-            )
+            Fault::new("the secret there is empty", "Put the secret there; nothing else is needed.")
         } else if secret.contains(&b'\n') || secret.contains(&b'\r') {
             Fault::new(
                 "the secret there has a line break inside",
@@ -177,31 +167,22 @@ impl<'e> Sources<'e> {
         };
         let (setting, span) = scope.place(name);
         // A bare word may be the secret itself, typed where its file belongs.
-        let is_path = ["/", "./", "../"]
-            .iter()
-            .any(|start| text.starts_with(start));
-        resolver
-            .notes
-            .problem(&span, &setting, is_path.then(|| format!("{text:?}")), fault);
+        let is_path = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
+        resolver.notes.problem(&span, &setting, is_path.then(|| format!("{text:?}")), fault);
         None
     }
 }
 
 /// Why a file could not be read, and what to do.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the standard library adds kinds as it likes"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library adds kinds as it likes")]
 pub(super) fn unreadable(error: &std::io::Error) -> Fault {
     match error.kind() {
-        ErrorKind::NotFound => Fault::new(
-            "there is no such file",
-            "Create it, mount it, or correct the name.",
-        ),
-        ErrorKind::PermissionDenied => Fault::new(
-            "this process may not read that file",
-            "Give its user the right to read it.",
-        ),
+        ErrorKind::NotFound => {
+            Fault::new("there is no such file", "Create it, mount it, or correct the name.")
+        }
+        ErrorKind::PermissionDenied => {
+            Fault::new("this process may not read that file", "Give its user the right to read it.")
+        }
         ErrorKind::IsADirectory => Fault::new("that is a folder", "Name a file in it."),
         _ => Fault::new(
             format!("that file cannot be read ({error})"),
@@ -215,23 +196,16 @@ pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     // A pipe would hold us up, and give nothing when it is read again to see whether it changed.
     let kind = std::fs::metadata(path)?.file_type();
     if !kind.is_file() && !kind.is_dir() {
-        return Err(std::io::Error::new(
-            ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
+        return Err(std::io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Editors and `echo` end files with a line break that is not part of the secret.
 fn trim_line_end(bytes: &[u8]) -> &[u8] {
-    let end = bytes
-        .iter()
-        .rposition(|byte| !matches!(byte, b'\n' | b'\r'))
-        .map_or(0, |last| last + 1);
+    let end =
+        bytes.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
     bytes.get(..end).unwrap_or(bytes)
 }

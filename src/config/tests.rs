@@ -14,9 +14,7 @@ const SMALL: &str = "[upstreams.a]\nurl = \"https://a.example\"\n";
 const CANARY: &str = "s3cr3t-canary";
 
 fn load_with(text: &str) -> Result<Loaded, Problems> {
-    load_str(text, "config.toml", &|name| {
-        (name == "TOKEN").then(|| CANARY.to_owned())
-    })
+    load_str(text, "config.toml", &|name| (name == "TOKEN").then(|| CANARY.to_owned()))
 }
 
 fn good(text: &str) -> Loaded {

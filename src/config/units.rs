@@ -48,10 +48,7 @@ const SIZE_UNITS: [(&str, u128); 8] = [
 /// Says what is wrong with the text, and what to write instead.
 pub fn parse_duration(text: &str) -> Result<Duration, Fault> {
     let fault = |why: &str| {
-        Fault::new(
-            why,
-            r#"Write a number and a unit, such as "250ms", "30s", "5m", "1h" or "7d"."#,
-        )
+        Fault::new(why, r#"Write a number and a unit, such as "250ms", "30s", "5m", "1h" or "7d"."#)
     };
     if text.is_empty() {
         return Err(fault("it is empty"));
@@ -113,10 +110,7 @@ pub fn print_duration(duration: Duration) -> String {
 /// Says what is wrong with the text, and what to write instead.
 pub fn parse_size(text: &str) -> Result<u64, Fault> {
     let fault = |why: &str| {
-        Fault::new(
-            why,
-            r#"Write a number and a unit, such as "512B", "64KiB", "1MiB" or "1MB"."#,
-        )
+        Fault::new(why, r#"Write a number and a unit, such as "512B", "64KiB", "1MiB" or "1MB"."#)
     };
     if text.parse::<f64>().is_ok() {
         return Err(Fault::new(
@@ -129,9 +123,7 @@ pub fn parse_size(text: &str) -> Result<u64, Fault> {
         .ok_or_else(|| fault("that is no size"))?;
     let scale = scale_of(part.unit, &SIZE_UNITS)
         .ok_or_else(|| fault("its unit is not B, kB, MB, GB, KiB, MiB or GiB"))?;
-    let bytes = part
-        .times(scale)
-        .ok_or_else(|| fault("it is not a whole number of bytes"))?;
+    let bytes = part.times(scale).ok_or_else(|| fault("it is not a whole number of bytes"))?;
     match u64::try_from(bytes) {
         Ok(bytes) if bytes <= SIZE_MAX => Ok(bytes),
         Ok(_) | Err(_) => Err(fault("it is more than 1024GiB")),
@@ -141,18 +133,13 @@ pub fn parse_size(text: &str) -> Result<u64, Fault> {
 /// Prints a size in the largest unit that needs no decimals; [`parse_size`] reads the same value.
 pub fn print_size(bytes: u64) -> String {
     let bytes = u128::from(bytes);
-    let exact = SIZE_UNITS
-        .into_iter()
-        .find(|(_, scale)| bytes != 0 && bytes % scale == 0);
+    let exact = SIZE_UNITS.into_iter().find(|(_, scale)| bytes != 0 && bytes % scale == 0);
     let (unit, scale) = exact.unwrap_or(("B", 1));
     format!("{}{unit}", bytes / scale)
 }
 
 fn scale_of(unit: &str, units: &[(&str, u128)]) -> Option<u128> {
-    units
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|(_, scale)| *scale)
+    units.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale)
 }
 
 /// `1.5s` at the beginning of a text: a decimal number and the letters after it.
@@ -172,32 +159,19 @@ impl<'a> Part<'a> {
         };
         let (unit, rest) = split_while(rest, |c| c.is_ascii_alphabetic());
         let complete = !whole.is_empty() && !fraction.is_empty() && !unit.is_empty();
-        complete.then_some(Self {
-            whole,
-            fraction,
-            unit,
-            rest,
-        })
+        complete.then_some(Self { whole, fraction, unit, rest })
     }
 
     /// The number times `scale`; `None` if that is not whole, or too large to count.
     fn times(&self, scale: u128) -> Option<u128> {
         let fraction = self.fraction.trim_end_matches('0');
         let tens = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-        let digits: u128 = if fraction.is_empty() {
-            0
-        } else {
-            fraction.parse().ok()?
-        };
+        let digits: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
         let digits = digits.checked_mul(scale)?;
         if digits % tens != 0 {
             return None;
         }
-        self.whole
-            .parse::<u128>()
-            .ok()?
-            .checked_mul(scale)?
-            .checked_add(digits / tens)
+        self.whole.parse::<u128>().ok()?.checked_mul(scale)?.checked_add(digits / tens)
     }
 }
 
@@ -235,11 +209,7 @@ mod tests {
             ("3651d", None),
             ("99999999999999999999999999999999999999999d", None),
         ] {
-            assert_eq!(
-                parse_duration(text).ok(),
-                millis.map(Duration::from_millis),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text).ok(), millis.map(Duration::from_millis), "{text}");
         }
     }
 
@@ -264,9 +234,7 @@ mod tests {
 
     #[test]
     fn common_durations_print_as_they_are_written() {
-        for text in [
-            "0s", "250ms", "1.5s", "50s", "60s", "10m", "15m", "1h", "7d", "2m30s",
-        ] {
+        for text in ["0s", "250ms", "1.5s", "50s", "60s", "10m", "15m", "1h", "7d", "2m30s"] {
             let printed = parse_duration(text).map(print_duration);
             assert_eq!(printed.as_deref().ok(), Some(text));
         }

@@ -41,15 +41,13 @@ pub(super) fn resolve(
     let breaker = breaker(resolver, &scope.table("breaker"));
     quotas(resolver, section);
     let own_routes = section.list("routes").iter().map(|own| {
-        let layers: Vec<&Section> = std::iter::once(section)
-            .chain(defaults.iter().copied())
-            .collect();
+        let layers: Vec<&Section> =
+            std::iter::once(section).chain(defaults.iter().copied()).collect();
         let inheriting = Scope::new(own, &layers, spec::UPSTREAM);
         configured_route(resolver, root, own, &inheriting)
     });
-    let (routes, policies) = std::iter::once(default_route)
-        .chain(own_routes.collect::<Vec<_>>())
-        .unzip();
+    let (routes, policies) =
+        std::iter::once(default_route).chain(own_routes.collect::<Vec<_>>()).unzip();
     check_routes(resolver, section);
     let policy = UpstreamSettings {
         in_flight_max: resolver.value(&scope, "in_flight_max"),
@@ -96,30 +94,21 @@ fn profile(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>) -> Option<Arc<str
     let (path, span) = scope.place("profile");
     let fix = "It is only recorded; headers and limits are understood as for any API.";
     let fault = Fault::new("this version has no profiles yet", fix);
-    resolver
-        .notes
-        .warning(&span, &path, Some(format!("{profile:?}")), fault);
+    resolver.notes.warning(&span, &path, Some(format!("{profile:?}")), fault);
     Some(profile.into())
 }
 
 /// A key that no declaration matches would never limit anything.
 fn key(resolver: &mut Resolver<'_, '_>, root: &Section, scope: &Scope<'_>) -> Option<Arc<str>> {
     let key: String = resolver.optional(scope, "key")?;
-    let declared: Vec<&str> = root
-        .named("keys")
-        .iter()
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let declared: Vec<&str> = root.named("keys").iter().map(|(name, _)| name.as_str()).collect();
     let matches = |pattern: &&str| match pattern.strip_suffix('*') {
         Some(stem) => key.len() > stem.len() && key.starts_with(stem) && !key.ends_with('*'),
         None => key == *pattern,
     };
     if !declared.iter().any(matches) {
         let declare = if NameRule::Key.check(&key).is_ok() && !key.ends_with('*') {
-            format!(
-                "Declare it with [keys.{}] and in_flight_max.",
-                super::read::join("", &key)
-            )
+            format!("Declare it with [keys.{}] and in_flight_max.", super::read::join("", &key))
         } else {
             "Name one key, as a request would.".into()
         };
@@ -127,11 +116,7 @@ fn key(resolver: &mut Resolver<'_, '_>, root: &Section, scope: &Scope<'_>) -> Op
             Some(near) => format!("Did you mean {near:?}? {declare}"),
             None => declare,
         };
-        resolver.contradiction(
-            scope,
-            "key",
-            Fault::new("no key of that name is declared", fix),
-        );
+        resolver.contradiction(scope, "key", Fault::new("no key of that name is declared", fix));
     }
     Some(key.into())
 }
@@ -149,16 +134,8 @@ fn credential(
     let prefix: String = resolver.value(&scope, "prefix");
     let (secret, source) = sources.secret(resolver, &scope)?;
     let origin = format!("{source}, {}", resolver.notes.place(&scope.span));
-    resolver.effective.push(EffectiveValue {
-        path: scope.path,
-        value: "***".into(),
-        origin,
-    });
-    Some(CredentialConfig {
-        header,
-        value: Secret::new(&format!("{prefix}{secret}")),
-        source,
-    })
+    resolver.effective.push(EffectiveValue { path: scope.path, value: "***".into(), origin });
+    Some(CredentialConfig { header, value: Secret::new(&format!("{prefix}{secret}")), source })
 }
 
 fn tls(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, sources: &mut Sources<'_>) -> TlsConfig {
@@ -229,13 +206,7 @@ fn configured_route(
     let name: String = resolver.value(&scope, "name");
     let matcher = resolver.optional(&scope, "match");
     let in_flight_max = resolver.optional(&scope, "in_flight_max");
-    route(
-        resolver,
-        root,
-        inheriting,
-        &name,
-        Some((in_flight_max, matcher)),
-    )
+    route(resolver, root, inheriting, &name, Some((in_flight_max, matcher)))
 }
 
 fn check_routes(resolver: &mut Resolver<'_, '_>, section: &Section) {

@@ -35,10 +35,8 @@ impl Value {
         match self {
             Self::Duration(duration) => quoted(&print_duration(*duration)),
             Self::Durations(all) => {
-                let all: Vec<String> = all
-                    .iter()
-                    .map(|duration| quoted(&print_duration(*duration)))
-                    .collect();
+                let all: Vec<String> =
+                    all.iter().map(|duration| quoted(&print_duration(*duration))).collect();
                 format!("[{}]", all.join(", "))
             }
             Self::Size(bytes) => quoted(&print_size(*bytes)),
@@ -47,11 +45,9 @@ impl Value {
             Self::Share(share) => format!("{share:?}"),
             Self::Flag(flag) => flag.to_string(),
             Self::Text(text) => quoted(text),
-            Self::Addresses(all) => list(
-                all.iter()
-                    .map(|address| quoted(&address.to_string()))
-                    .collect(),
-            ),
+            Self::Addresses(all) => {
+                list(all.iter().map(|address| quoted(&address.to_string())).collect())
+            }
             Self::Url(url) => quoted(&url.print()),
             Self::Hosts(all) => list(all.iter().map(|host| quoted(host)).collect()),
             Self::Match(route) => quoted(&print_match(route)),

@@ -44,12 +44,7 @@ impl Watch {
     /// Watches from the state that was loaded: a change between loading and now is noticed.
     pub fn new(config: &Path, loaded: &Loaded) -> Self {
         let files = loaded.settings.watched_files.clone();
-        Self {
-            config: config.to_owned(),
-            files,
-            known: loaded.content_hash,
-            seen: None,
-        }
+        Self { config: config.to_owned(), files, known: loaded.content_hash, seen: None }
     }
 
     /// Goes on with the files of a new configuration.
@@ -73,18 +68,13 @@ impl Watch {
 
     /// Reads the files only if they are not the ones of the last look.
     fn look(&self) -> Seen {
-        let identities: Vec<_> = std::iter::once(&self.config)
-            .chain(&self.files)
-            .map(|path| identity(path))
-            .collect();
+        let identities: Vec<_> =
+            std::iter::once(&self.config).chain(&self.files).map(|path| identity(path)).collect();
         match &self.seen {
             Some(seen) if seen.identities == identities => seen.clone(),
             Some(_) | None => {
                 let text = sources::read_bounded(&self.config).unwrap_or_default();
-                Seen {
-                    identities,
-                    content: content_hash(&text, &self.files),
-                }
+                Seen { identities, content: content_hash(&text, &self.files) }
             }
         }
     }
@@ -135,10 +125,7 @@ mod tests {
         fs::write(&path, SMALL).unwrap();
         let mut watch = watch(&path);
         fs::write(&path, OTHER).unwrap();
-        assert_eq!(
-            [watch.changed(), watch.changed(), watch.changed()],
-            [false, true, false]
-        );
+        assert_eq!([watch.changed(), watch.changed(), watch.changed()], [false, true, false]);
     }
 
     #[test]
@@ -187,11 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         fs::write(folder.path().join("secret"), "one\n").unwrap();
-        fs::write(
-            &path,
-            format!("{SMALL}credential = {{ file = \"./secret\" }}\n"),
-        )
-        .unwrap();
+        fs::write(&path, format!("{SMALL}credential = {{ file = \"./secret\" }}\n")).unwrap();
         let mut watch = watch(&path);
         assert!(!watch.changed());
         fs::write(folder.path().join("secret"), "two2\n").unwrap();

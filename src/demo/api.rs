@@ -75,11 +75,7 @@ impl FakeApi {
             changed: watch::Sender::new(()),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
-        Ok(Self {
-            addr,
-            shared,
-            accepting,
-        })
+        Ok(Self { addr, shared, accepting })
     }
 
     /// `http://127.0.0.1:{port}`.
@@ -104,21 +100,13 @@ impl FakeApi {
 
     /// Time since the first request; windows and outages are counted from then, too.
     pub fn elapsed(&self) -> Duration {
-        self.shared
-            .stopwatch
-            .get()
-            .map_or(Duration::ZERO, Stopwatch::elapsed)
+        self.shared.stopwatch.get().map_or(Duration::ZERO, Stopwatch::elapsed)
     }
 
     /// Does these steps to the next requests of a path (without query), one each, after those
     /// that are already there.
     pub fn script(&self, path: &str, steps: impl IntoIterator<Item = Step>) {
-        self.shared
-            .lock()
-            .scripts
-            .entry(path.to_owned())
-            .or_default()
-            .extend(steps);
+        self.shared.lock().scripts.entry(path.to_owned()).or_default().extend(steps);
     }
 
     /// Waits until the counters are so.
@@ -245,11 +233,7 @@ impl Shared {
 
     /// The scripted step of this request, or the usual.
     async fn act(&self, number: u32, head: &Parts, body: &Bytes) -> Reply {
-        let step = self
-            .lock()
-            .scripts
-            .get_mut(head.uri.path())
-            .and_then(VecDeque::pop_front);
+        let step = self.lock().scripts.get_mut(head.uri.path()).and_then(VecDeque::pop_front);
         match step {
             None => self.usual(number, head, body).await,
             Some(Step::Status(status, fields, body)) => {
@@ -278,12 +262,7 @@ impl Shared {
     /// Outage, fault, limiter, latency, route: in this order.
     async fn usual(&self, number: u32, head: &Parts, body: &Bytes) -> Reply {
         let now = self.stopwatch().elapsed();
-        if self
-            .settings
-            .outages
-            .iter()
-            .any(|outage| outage.contains(&now))
-        {
+        if self.settings.outages.iter().any(|outage| outage.contains(&now)) {
             return match self.settings.outage {
                 Outage::Unavailable => Reply::empty(StatusCode::SERVICE_UNAVAILABLE, Vec::new()),
                 Outage::Reset => Reply::Cut(Cut::Reset),
@@ -297,10 +276,7 @@ impl Shared {
         }
         let verdict = self.lock().limiter.ask(now);
         let wall = self.stopwatch().wall(now);
-        let fields = self
-            .settings
-            .hints
-            .fields(verdict, self.settings.limiter.limit(), wall);
+        let fields = self.settings.hints.fields(verdict, self.settings.limiter.limit(), wall);
         if let Verdict::Refuse { wait } = verdict {
             self.note(|record| record.refused(now, wait));
             return Reply::empty(StatusCode::TOO_MANY_REQUESTS, fields);

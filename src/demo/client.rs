@@ -48,12 +48,7 @@ impl Client {
         let authority = uri.authority().ok_or_else(wrong)?.as_str().to_owned();
         let host = HeaderValue::try_from(&authority).map_err(|_| wrong())?;
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self {
-            authority,
-            host,
-            prefix,
-            connection: None,
-        })
+        Ok(Self { authority, host, prefix, connection: None })
     }
 
     /// Sends one request and reads the whole answer. A failed connection is not used again.
@@ -73,16 +68,9 @@ impl Client {
             .body(Full::new(body))
             .map_err(ClientError::Path)?;
         let mut connection = self.connected().await?;
-        let response = connection
-            .send_request(request)
-            .await
-            .map_err(ClientError::Exchange)?;
+        let response = connection.send_request(request).await.map_err(ClientError::Exchange)?;
         let (head, body) = response.into_parts();
-        let body = body
-            .collect()
-            .await
-            .map_err(ClientError::Exchange)?
-            .to_bytes();
+        let body = body.collect().await.map_err(ClientError::Exchange)?.to_bytes();
         self.connection = Some(connection);
         Ok(Response::from_parts(head, body))
     }
@@ -99,9 +87,8 @@ impl Client {
             .map_err(|error| ClientError::Connect(self.authority.clone(), error))?;
         // Only the speed of small requests depends on it.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = handshake(TokioIo::new(stream))
-            .await
-            .map_err(ClientError::Exchange)?;
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(ClientError::Exchange)?;
         // Its errors are also the sender's.
         tokio::spawn(connection);
         Ok(sender)

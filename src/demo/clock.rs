@@ -20,10 +20,7 @@ impl Stopwatch {
         reason = "the demo and its fake API stand outside the gateway, whose clock this is not"
     )]
     pub fn start() -> Self {
-        Self {
-            started: tokio::time::Instant::now(),
-            started_wall: SystemTime::now(),
-        }
+        Self { started: tokio::time::Instant::now(), started_wall: SystemTime::now() }
     }
 
     /// Time since the start; never goes back.

@@ -50,10 +50,7 @@ impl Hints {
             (Self::RetryAfterSeconds, Some(wait)) => vec![retry_after_seconds(wait)],
             (Self::RetryAfterMs, Some(wait)) => {
                 let ms = wait.as_nanos().div_ceil(1_000_000);
-                vec![(
-                    RETRY_AFTER_MS,
-                    number(u64::try_from(ms).unwrap_or(u64::MAX)),
-                )]
+                vec![(RETRY_AFTER_MS, number(u64::try_from(ms).unwrap_or(u64::MAX)))]
             }
             (Self::RetryAfterDate, Some(wait)) => {
                 let date = httpdate::fmt_http_date(whole_second_from(wall + wait));
@@ -92,9 +89,7 @@ fn whole_seconds(span: Duration) -> u64 {
 
 /// The first whole second that is not before `at`; dates have no fractions.
 fn whole_second_from(at: SystemTime) -> SystemTime {
-    let since_epoch = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(whole_seconds(since_epoch))
 }
 
@@ -102,13 +97,8 @@ fn whole_second_from(at: SystemTime) -> SystemTime {
 mod tests {
     use super::*;
 
-    const REFUSED: Verdict = Verdict::Refuse {
-        wait: Duration::from_micros(1_200_400),
-    };
-    const ADMITTED: Verdict = Verdict::Admit {
-        remaining: 7,
-        reset: Duration::from_millis(900),
-    };
+    const REFUSED: Verdict = Verdict::Refuse { wait: Duration::from_micros(1_200_400) };
+    const ADMITTED: Verdict = Verdict::Admit { remaining: 7, reset: Duration::from_millis(900) };
 
     /// One line per field, as it is sent at 1994-11-06T08:49:37.500Z.
     fn check(hints: Hints, verdict: Verdict, expected: &[&str]) {
@@ -126,11 +116,7 @@ mod tests {
         check(Hints::None, REFUSED, &[]);
         check(Hints::RetryAfterSeconds, REFUSED, &["retry-after: 2"]);
         check(Hints::RetryAfterMs, REFUSED, &["retry-after-ms: 1201"]);
-        check(
-            Hints::RetryAfterDate,
-            REFUSED,
-            &["retry-after: Sun, 06 Nov 1994 08:49:39 GMT"],
-        );
+        check(Hints::RetryAfterDate, REFUSED, &["retry-after: Sun, 06 Nov 1994 08:49:39 GMT"]);
         check(
             Hints::RateLimitFields,
             REFUSED,
@@ -145,22 +131,15 @@ mod tests {
 
     #[test]
     fn an_admission_tells_only_what_is_left() {
-        for hints in [
-            Hints::None,
-            Hints::RetryAfterSeconds,
-            Hints::RetryAfterMs,
-            Hints::RetryAfterDate,
-        ] {
+        for hints in
+            [Hints::None, Hints::RetryAfterSeconds, Hints::RetryAfterMs, Hints::RetryAfterDate]
+        {
             check(hints, ADMITTED, &[]);
         }
         check(
             Hints::RateLimitFields,
             ADMITTED,
-            &[
-                "ratelimit-limit: 10",
-                "ratelimit-remaining: 7",
-                "ratelimit-reset: 1",
-            ],
+            &["ratelimit-limit: 10", "ratelimit-remaining: 7", "ratelimit-reset: 1"],
         );
     }
 }

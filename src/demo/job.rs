@@ -87,11 +87,7 @@ impl Job {
         }
         workers.join_all().await;
         let (good, lost) = progress.so_far();
-        Ok(Report {
-            took: stopwatch.elapsed(),
-            good,
-            lost,
-        })
+        Ok(Report { took: stopwatch.elapsed(), good, lost })
     }
 }
 
@@ -102,11 +98,8 @@ async fn work(mut client: Client, habit: Habit, items: u32, progress: Arc<Progre
         if item >= items {
             return;
         }
-        let counter = if fetch(&mut client, habit, item).await {
-            &progress.good
-        } else {
-            &progress.lost
-        };
+        let counter =
+            if fetch(&mut client, habit, item).await { &progress.good } else { &progress.lost };
         counter.fetch_add(1, Relaxed);
     }
 }
@@ -139,19 +132,9 @@ mod tests {
 
     /// Five items, of which the second fails twice: once by status, once by a reset.
     async fn run(habit: Habit) -> (Report, FakeApi) {
-        let api = FakeApi::start(ApiSettings::default())
-            .await
-            .expect("a loopback port is free");
-        api.script(
-            "/items/1",
-            [Step::Status(429, Vec::new(), Bytes::new()), Step::Reset],
-        );
-        let job = Job {
-            base_url: api.url(),
-            items: 5,
-            workers: 2,
-            habit,
-        };
+        let api = FakeApi::start(ApiSettings::default()).await.expect("a loopback port is free");
+        api.script("/items/1", [Step::Status(429, Vec::new(), Bytes::new()), Step::Reset]);
+        let job = Job { base_url: api.url(), items: 5, workers: 2, habit };
         (job.run(Arc::default()).await.unwrap(), api)
     }
 
@@ -173,16 +156,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_an_items_only_if_it_is_complete() {
-        let api = FakeApi::start(ApiSettings::default())
-            .await
-            .expect("a loopback port is free");
+        let api = FakeApi::start(ApiSettings::default()).await.expect("a loopback port is free");
         api.script("/items/0", [Step::Truncate]);
-        let job = Job {
-            base_url: api.url(),
-            items: 1,
-            workers: 1,
-            habit: Habit::OneAttempt,
-        };
+        let job = Job { base_url: api.url(), items: 1, workers: 1, habit: Habit::OneAttempt };
         let report = job.run(Arc::default()).await.unwrap();
         assert_eq!((report.good, report.lost), (0, 1));
     }

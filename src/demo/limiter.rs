@@ -121,31 +121,21 @@ impl LimiterState {
     pub fn ask(&mut self, now: Duration) -> Verdict {
         let limit = self.limiter.limit().unwrap_or(u32::MAX);
         match self.limiter {
-            Limiter::None => Verdict::Admit {
-                remaining: u32::MAX,
-                reset: Duration::ZERO,
-            },
+            Limiter::None => Verdict::Admit { remaining: u32::MAX, reset: Duration::ZERO },
             Limiter::FixedWindow { window, .. } => self.ask_window(now, limit, window),
             Limiter::SlidingWindow { window, .. } => self.ask_sliding(now, limit, window),
             Limiter::TokenBucket { rate_per_s, .. } => self.ask_bucket(now, limit, rate_per_s),
-            Limiter::Concurrency { .. } if self.in_flight >= limit => Verdict::Refuse {
-                wait: CONCURRENCY_WAIT,
-            },
+            Limiter::Concurrency { .. } if self.in_flight >= limit => {
+                Verdict::Refuse { wait: CONCURRENCY_WAIT }
+            }
             Limiter::Concurrency { .. } => {
                 self.in_flight += 1;
-                Verdict::Admit {
-                    remaining: limit - self.in_flight,
-                    reset: Duration::ZERO,
-                }
+                Verdict::Admit { remaining: limit - self.in_flight, reset: Duration::ZERO }
             }
-            Limiter::Punishing {
-                window, penalty, ..
-            } => {
+            Limiter::Punishing { window, penalty, .. } => {
                 if now < self.paused_until {
                     self.paused_until += penalty;
-                    return Verdict::Refuse {
-                        wait: self.paused_until - now,
-                    };
+                    return Verdict::Refuse { wait: self.paused_until - now };
                 }
                 let verdict = self.ask_window(now, limit, window);
                 if let Verdict::Refuse { wait } = verdict {
@@ -172,33 +162,21 @@ impl LimiterState {
             return Verdict::Refuse { wait: reset };
         }
         self.used += 1;
-        Verdict::Admit {
-            remaining: limit - self.used,
-            reset,
-        }
+        Verdict::Admit { remaining: limit - self.used, reset }
     }
 
     fn ask_sliding(&mut self, now: Duration, limit: u32, window: Duration) -> Verdict {
-        while self
-            .admitted
-            .front()
-            .is_some_and(|&at| now.saturating_sub(at) >= window)
-        {
+        while self.admitted.front().is_some_and(|&at| now.saturating_sub(at) >= window) {
             self.admitted.pop_front();
         }
         let used = u32::try_from(self.admitted.len()).unwrap_or(u32::MAX);
         if let Some(&oldest) = self.admitted.front()
             && used >= limit
         {
-            return Verdict::Refuse {
-                wait: (oldest + window).saturating_sub(now),
-            };
+            return Verdict::Refuse { wait: (oldest + window).saturating_sub(now) };
         }
         self.admitted.push_back(now);
-        Verdict::Admit {
-            remaining: limit - used - 1,
-            reset: window,
-        }
+        Verdict::Admit { remaining: limit - used - 1, reset: window }
     }
 
     fn ask_bucket(&mut self, now: Duration, burst: u32, rate_per_s: u32) -> Verdict {
@@ -349,26 +327,13 @@ mod tests {
 
     #[test]
     fn each_request_during_a_pause_lengthens_it() {
-        let limiter = Limiter::Punishing {
-            limit: 1,
-            window: ms(1_000),
-            penalty: ms(300),
-        };
+        let limiter = Limiter::Punishing { limit: 1, window: ms(1_000), penalty: ms(300) };
         let mut state = LimiterState::new(limiter);
-        let admit = Verdict::Admit {
-            remaining: 0,
-            reset: ms(1_000),
-        };
+        let admit = Verdict::Admit { remaining: 0, reset: ms(1_000) };
         assert_eq!(state.ask(ms(0)), admit);
         assert_eq!(state.ask(ms(100)), Verdict::Refuse { wait: ms(900) });
         assert_eq!(state.ask(ms(200)), Verdict::Refuse { wait: ms(1_100) });
         assert_eq!(state.ask(ms(1_299)), Verdict::Refuse { wait: ms(301) });
-        assert_eq!(
-            state.ask(ms(1_600)),
-            Verdict::Admit {
-                remaining: 0,
-                reset: ms(400)
-            }
-        );
+        assert_eq!(state.ask(ms(1_600)), Verdict::Admit { remaining: 0, reset: ms(400) });
     }
 }

@@ -121,11 +121,7 @@ pub enum DemoError {
 /// # Errors
 /// See [`DemoError`]; lost items are no error but a [`Conclusion`].
 pub async fn run(proxy: &impl Proxy, afterwards: Afterwards) -> Result<Conclusion, DemoError> {
-    let live = if std::io::stdout().is_terminal() {
-        Live::Redraw
-    } else {
-        Live::Quarters
-    };
+    let live = if std::io::stdout().is_terminal() { Live::Redraw } else { Live::Quarters };
     let mut screen = Screen::new(anstream::stdout(), live);
     show(&mut screen, &Scenario::standard(), proxy, afterwards).await
 }
@@ -139,10 +135,7 @@ async fn show<W: Write>(
     let optimum = optimum(&scenario.api, scenario.items);
     screen.say(&introduction(scenario, optimum))?;
 
-    let fixed = Habit::FixedWait {
-        wait: scenario.fixed_wait,
-        attempts_max: scenario.attempts_max,
-    };
+    let fixed = Habit::FixedWait { wait: scenario.fixed_wait, attempts_max: scenario.attempts_max };
     let mut runs = Vec::new();
     for (name, habit) in [("naive", Habit::OneAttempt), ("fixed wait", fixed)] {
         let api = FakeApi::start(scenario.api.clone()).await?;
@@ -151,27 +144,12 @@ async fn show<W: Write>(
     let api = FakeApi::start(scenario.api.clone()).await?;
     let forbear = proxy.start(&api.url()).await.map_err(DemoError::Proxy)?;
     let (url, waiting_for) = (&forbear.base_url, &*forbear.waiting_for);
-    let run = run_one(
-        screen,
-        scenario,
-        "forbear",
-        Habit::OneAttempt,
-        &api,
-        url,
-        waiting_for,
-    )
-    .await?;
+    let run =
+        run_one(screen, scenario, "forbear", Habit::OneAttempt, &api, url, waiting_for).await?;
     runs.push(run);
 
     screen.say("")?;
-    screen.say(
-        &SummaryTable {
-            runs,
-            optimum,
-            window: scenario.window,
-        }
-        .render(),
-    )?;
+    screen.say(&SummaryTable { runs, optimum, window: scenario.window }.render())?;
     screen.say(&conclusion_text(&run, scenario.items))?;
     if afterwards == Afterwards::Stay {
         screen.say(&look_around(&forbear))?;
@@ -196,25 +174,12 @@ async fn run_one<W: Write>(
     waiting_for: &(dyn Fn() -> Option<String> + Send + Sync),
 ) -> Result<RunResult, DemoError> {
     let (items, workers) = (scenario.items, scenario.workers);
-    let job = Job {
-        base_url: base_url.to_owned(),
-        items,
-        workers,
-        habit,
-    };
+    let job = Job { base_url: base_url.to_owned(), items, workers, habit };
     let progress = Arc::new(Progress::default());
     let view = |elapsed, waiting_for| {
         let (good, lost) = progress.so_far();
         let refused = api.counters().refused;
-        ProgressView {
-            name,
-            elapsed,
-            good,
-            lost,
-            items,
-            refused,
-            waiting_for,
-        }
+        ProgressView { name, elapsed, good, lost, items, refused, waiting_for }
     };
     let stopwatch = Stopwatch::start();
     let mut redraw = interval(REDRAW_INTERVAL);
@@ -227,11 +192,7 @@ async fn run_one<W: Write>(
         }
     };
     screen.finish(&view(report.took, None))?;
-    Ok(RunResult {
-        name,
-        report,
-        counters: api.counters(),
-    })
+    Ok(RunResult { name, report, counters: api.counters() })
 }
 
 fn introduction(scenario: &Scenario, optimum: Duration) -> String {
@@ -263,31 +224,20 @@ fn api_text(api: &ApiSettings) -> String {
     let mut lines = vec![match api.limiter {
         Limiter::None => "admits every request".to_owned(),
         Limiter::FixedWindow { limit, window } | Limiter::SlidingWindow { limit, window } => {
-            format!(
-                "admits {limit} requests per {} and answers 429 beyond that",
-                seconds(window)
-            )
+            format!("admits {limit} requests per {} and answers 429 beyond that", seconds(window))
         }
         Limiter::TokenBucket { rate_per_s, burst } => {
             format!("admits {rate_per_s} requests per second, {burst} at once")
         }
         Limiter::Concurrency { limit } => format!("admits {limit} requests at the same time"),
-        Limiter::Punishing {
-            limit,
-            window,
-            penalty,
-        } => format!(
+        Limiter::Punishing { limit, window, penalty } => format!(
             "admits {limit} requests per {}, and each one beyond that adds a pause of {}",
             seconds(window),
             seconds(penalty),
         ),
     }];
     for outage in &api.outages {
-        lines.push(format!(
-            "is down from {} to {}",
-            seconds(outage.start),
-            seconds(outage.end)
-        ));
+        lines.push(format!("is down from {} to {}", seconds(outage.start), seconds(outage.end)));
     }
     if let Some(every) = api.faults.reset_every {
         lines.push(format!("resets the connection of every {every}th request"));
@@ -312,11 +262,7 @@ fn conclusion_text(run: &RunResult, items: u32) -> String {
 }
 
 fn look_around(forbear: &ProxyHandle) -> String {
-    let ProxyHandle {
-        base_url,
-        admin_url,
-        ..
-    } = forbear;
+    let ProxyHandle { base_url, admin_url, .. } = forbear;
     format!(
         "
   forbear and the API stay up. Look around, and end with Ctrl-C:

@@ -53,10 +53,7 @@ pub struct RequestRecord {
 impl RequestRecord {
     /// The value of the first field of this name (in lower case).
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value.as_str())
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
     /// The value of `Idempotency-Key`.
@@ -87,11 +84,7 @@ impl Record {
             self.log.push(RequestRecord {
                 at,
                 method: head.method.to_string(),
-                target: head
-                    .uri
-                    .path_and_query()
-                    .map_or("", |target| target.as_str())
-                    .to_owned(),
+                target: head.uri.path_and_query().map_or("", |target| target.as_str()).to_owned(),
                 fields: field_list(&head.headers),
                 body: None,
                 status: None,
@@ -147,8 +140,7 @@ impl Record {
     }
 
     fn entry(&mut self, number: u32) -> Option<&mut RequestRecord> {
-        self.log
-            .get_mut(usize::try_from(number).ok()?.checked_sub(1)?)
+        self.log.get_mut(usize::try_from(number).ok()?.checked_sub(1)?)
     }
 }
 
@@ -157,10 +149,7 @@ pub(super) fn field_list(fields: &HeaderMap) -> Vec<(String, String)> {
     fields
         .iter()
         .map(|(name, value)| {
-            (
-                name.to_string(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
+            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         })
         .collect()
 }

@@ -42,10 +42,7 @@ impl Scenario {
                 // Just the third window, so that it costs everybody a whole one.
                 outages: vec![window * 2..window * 3],
                 outage: Outage::Unavailable,
-                faults: Faults {
-                    reset_every: Some(60),
-                    error_every: None,
-                },
+                faults: Faults { reset_every: Some(60), error_every: None },
             },
             window,
             items: 320,
@@ -144,45 +141,14 @@ mod tests {
             (fixed, 4_000..5_500, 400, 8_020),
             (fixed, 8_000..9_500, 400, 9_520),
             (fixed, 3_000..5_000, 400, 8_020),
-            (
-                Limiter::SlidingWindow { limit: 80, window },
-                0..0,
-                161,
-                4_020,
-            ),
-            (
-                Limiter::TokenBucket {
-                    rate_per_s: 10,
-                    burst: 5,
-                },
-                0..0,
-                25,
-                2_020,
-            ),
+            (Limiter::SlidingWindow { limit: 80, window }, 0..0, 161, 4_020),
+            (Limiter::TokenBucket { rate_per_s: 10, burst: 5 }, 0..0, 25, 2_020),
             (Limiter::Concurrency { limit: 4 }, 0..0, 9, 60),
-            (
-                Limiter::Punishing {
-                    limit: 1,
-                    window,
-                    penalty: ms(9),
-                },
-                0..0,
-                3,
-                4_020,
-            ),
+            (Limiter::Punishing { limit: 1, window, penalty: ms(9) }, 0..0, 3, 4_020),
         ] {
             let outages = vec![ms(outage_ms.start)..ms(outage_ms.end)];
-            let api = ApiSettings {
-                limiter,
-                outages,
-                latency: ms(20),
-                ..ApiSettings::default()
-            };
-            assert_eq!(
-                optimum(&api, requests),
-                ms(expected_ms),
-                "{limiter:?} {outage_ms:?}"
-            );
+            let api = ApiSettings { limiter, outages, latency: ms(20), ..ApiSettings::default() };
+            assert_eq!(optimum(&api, requests), ms(expected_ms), "{limiter:?} {outage_ms:?}");
         }
     }
 
@@ -190,10 +156,6 @@ mod tests {
     fn the_outage_of_the_standard_demo_costs_everybody_a_whole_window() {
         let scenario = Scenario::standard();
         let optimum = optimum(&scenario.api, scenario.items);
-        assert_eq!(
-            optimum,
-            ms(8_020),
-            "three windows, and the one that the outage takes"
-        );
+        assert_eq!(optimum, ms(8_020), "three windows, and the one that the outage takes");
     }
 }

@@ -93,11 +93,7 @@ pub struct Screen<W> {
 impl<W: Write> Screen<W> {
     /// Writes to `out`, which removes ANSI styles if it must have none.
     pub fn new(out: W, live: Live) -> Self {
-        Self {
-            out,
-            live,
-            quarters: 0,
-        }
+        Self { out, live, quarters: 0 }
     }
 
     /// Prints paragraphs.
@@ -170,13 +166,7 @@ mod tests {
     fn the_line_fits_in_79_columns_whatever_happens() {
         for (good, lost) in [(0, 0), (400, 0), (0, 400), (1, 399), (399, 1)] {
             let waiting_for = Some("a reason that nobody expected to be so long".to_owned());
-            let line = plain(
-                &ProgressView {
-                    waiting_for,
-                    ..view(good, lost)
-                }
-                .render(),
-            );
+            let line = plain(&ProgressView { waiting_for, ..view(good, lost) }.render());
             assert!(line.chars().count() <= 79, "{line}");
         }
     }
@@ -193,10 +183,7 @@ mod tests {
         }
         let text = plain(&String::from_utf8(out).unwrap());
         assert!(!text.contains(['\r', '\x1b']));
-        let at: Vec<_> = text
-            .lines()
-            .filter_map(|line| line.split_whitespace().nth(3))
-            .collect();
+        let at: Vec<_> = text.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
         assert_eq!(at, ["100/400", "200/400", "300/400", "400/400"].repeat(2));
     }
 }

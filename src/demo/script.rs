@@ -79,10 +79,7 @@ impl Reply {
         fields: Vec<(HeaderName, HeaderValue)>,
         body: Bytes,
     ) -> Self {
-        let mut response = Response::new(ReplyBody {
-            piece: Some(body),
-            ending: Ending::Complete,
-        });
+        let mut response = Response::new(ReplyBody { piece: Some(body), ending: Ending::Complete });
         *response.status_mut() = status;
         for (name, value) in fields {
             response.headers_mut().append(name, value);
@@ -108,9 +105,7 @@ impl Reply {
     fn broken(ending: Ending) -> Self {
         let piece = Some(Bytes::from_static(BROKEN_PIECE));
         let mut response = Response::new(ReplyBody { piece, ending });
-        response
-            .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from(BROKEN_LENGTH));
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(BROKEN_LENGTH));
         Self::Answer(response)
     }
 }

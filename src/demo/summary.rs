@@ -37,23 +37,16 @@ impl SummaryTable {
     /// The table with ANSI styles, each line at most 80 columns wide.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        self.row(&mut text, Style::new().bold(), "", |run| {
-            (run.name.to_owned(), Tone::Plain)
-        });
+        self.row(&mut text, Style::new().bold(), "", |run| (run.name.to_owned(), Tone::Plain));
         let plain = Style::new();
         self.row(&mut text, plain, "time", |run| {
-            (
-                format!("{:.1} s", run.report.took.as_secs_f64()),
-                Tone::Plain,
-            )
+            (format!("{:.1} s", run.report.took.as_secs_f64()), Tone::Plain)
         });
         let optimum = format!("× shortest possible ({:.1} s)", self.optimum.as_secs_f64());
         self.row(&mut text, plain, &optimum, |run| self.ratio(run));
-        self.row(&mut text, plain, "items lost", |run| {
-            match run.report.lost {
-                0 => ("0".to_owned(), Tone::Good),
-                lost => (format!("{lost} of {}", lost + run.report.good), Tone::Bad),
-            }
+        self.row(&mut text, plain, "items lost", |run| match run.report.lost {
+            0 => ("0".to_owned(), Tone::Good),
+            lost => (format!("{lost} of {}", lost + run.report.good), Tone::Bad),
         });
         self.row(&mut text, plain, "requests the API refused (429)", |run| {
             (run.counters.refused.to_string(), Tone::Plain)
@@ -65,10 +58,7 @@ impl SummaryTable {
             (run.counters.refused_during_pause.to_string(), Tone::Plain)
         });
         self.row(&mut text, plain, "requests that met 503 or reset", |run| {
-            (
-                (run.counters.failed + run.counters.resets).to_string(),
-                Tone::Plain,
-            )
+            ((run.counters.failed + run.counters.resets).to_string(), Tone::Plain)
         });
         text
     }
@@ -83,12 +73,7 @@ impl SummaryTable {
     }
 
     fn refused_per_window(&self, run: &RunResult) -> f64 {
-        let windows = run
-            .report
-            .took
-            .as_nanos()
-            .div_ceil(self.window.as_nanos().max(1))
-            .max(1);
+        let windows = run.report.took.as_nanos().div_ceil(self.window.as_nanos().max(1)).max(1);
         f64::from(run.counters.refused) / windows as f64
     }
 
@@ -129,11 +114,7 @@ mod tests {
             let [refused, refused_during_pause, failed, resets] = counters;
             RunResult {
                 name,
-                report: Report {
-                    took: Duration::from_millis(took_ms),
-                    good,
-                    lost: 400 - good,
-                },
+                report: Report { took: Duration::from_millis(took_ms), good, lost: 400 - good },
                 counters: Counters {
                     refused,
                     refused_during_pause,
@@ -174,17 +155,10 @@ mod tests {
     fn the_table_fits_in_80_columns_whatever_happens() {
         let mut table = table();
         for run in &mut table.runs {
-            run.report = Report {
-                took: Duration::from_secs(99_999),
-                good: 99_999,
-                lost: 99_999,
-            };
+            run.report = Report { took: Duration::from_secs(99_999), good: 99_999, lost: 99_999 };
             run.counters.refused = u32::MAX;
         }
-        for line in anstream::adapter::strip_str(&table.render())
-            .to_string()
-            .lines()
-        {
+        for line in anstream::adapter::strip_str(&table.render()).to_string().lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }
     }

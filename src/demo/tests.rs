@@ -20,10 +20,7 @@ impl Proxy for NoProxy {
 /// Twelve items of an API that does nothing but this.
 async fn shown(faults: Faults) -> (Conclusion, String) {
     let scenario = Scenario {
-        api: ApiSettings {
-            faults,
-            ..ApiSettings::default()
-        },
+        api: ApiSettings { faults, ..ApiSettings::default() },
         items: 12,
         workers: 3,
         fixed_wait: Duration::from_millis(1),
@@ -31,13 +28,9 @@ async fn shown(faults: Faults) -> (Conclusion, String) {
     };
     let mut out = Vec::new();
     let mut screen = Screen::new(&mut out, Live::Quarters);
-    let conclusion = show(&mut screen, &scenario, &NoProxy, Afterwards::Exit)
-        .await
-        .expect("the demo runs");
-    (
-        conclusion,
-        anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string(),
-    )
+    let conclusion =
+        show(&mut screen, &scenario, &NoProxy, Afterwards::Exit).await.expect("the demo runs");
+    (conclusion, anstream::adapter::strip_str(&String::from_utf8(out).unwrap()).to_string())
 }
 
 #[tokio::test]
@@ -49,22 +42,12 @@ async fn a_job_that_gets_everything_is_a_success() {
 
 #[tokio::test]
 async fn an_item_lost_behind_the_proxy_is_a_failure_that_is_told() {
-    let faults = Faults {
-        reset_every: Some(5),
-        error_every: None,
-    };
+    let faults = Faults { reset_every: Some(5), error_every: None };
     let (conclusion, text) = shown(faults).await;
     assert_eq!(conclusion, Conclusion::Lost(2));
     assert!(text.contains("lost 2 of 12 items"), "{text}");
-    let lost = text
-        .lines()
-        .find(|line| line.contains("items lost"))
-        .unwrap();
-    let cells: Vec<_> = lost
-        .split("  ")
-        .map(str::trim)
-        .filter(|it| !it.is_empty())
-        .collect();
+    let lost = text.lines().find(|line| line.contains("items lost")).unwrap();
+    let cells: Vec<_> = lost.split("  ").map(str::trim).filter(|it| !it.is_empty()).collect();
     assert_eq!(cells, ["items lost", "2 of 12", "0", "2 of 12"]);
 }
 
@@ -81,13 +64,7 @@ fn the_texts_fit_in_80_columns_and_say_what_will_happen() {
     for line in text.lines().chain(look_around(&forbear).lines()) {
         assert!(line.chars().count() <= 80, "{line}");
     }
-    for fact in [
-        "80 requests per 2 s",
-        "from 4 s to 6 s",
-        "every 60th",
-        "320 items",
-        "8.02 s",
-    ] {
+    for fact in ["80 requests per 2 s", "from 4 s to 6 s", "every 60th", "320 items", "8.02 s"] {
         assert!(text.contains(fact), "{fact}: {text}");
     }
 }

@@ -22,17 +22,16 @@ pub mod upstream;
 
 pub mod view;
 
-
 use self::clock::Clock;
 use self::route::Routes;
 use self::upstream::{Upstream, UpstreamState};
-use crate::telemetry::view::EventView;
 use crate::config::settings::{Settings, UpstreamConfig};
 use crate::policy::limits::{Limits, UpstreamId};
 use crate::policy::time::Draw;
 use crate::proxy::head::UpstreamHead;
 use crate::telemetry::access::AccessLogger;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::view::EventView;
 use crate::transport::{ReplayMemory, Target, TargetError};
 
 /// Events kept for a reader that falls behind.
@@ -140,7 +139,8 @@ fn build_upstream(
     let metrics = common.metrics.upstream(&config);
     // A target owns its connections; one that would be the same is kept, with them.
     let kept = same.filter(|same| {
-        same.config.tls == config.tls && same.config.connect_timeout == config.connect_timeout
+        same.config.tls == config.tls
+            && same.config.connect_timeout == config.connect_timeout
             && config.tls == crate::config::settings::TlsConfig::default()
     });
     let target = match kept {
@@ -157,7 +157,9 @@ fn build_upstream(
     let route_ids = state.with(|policy, _| policy.learn_routes(&config.policy));
     let head = UpstreamHead::new(&config).ok_or_else(|| BuildError {
         upstream: config.name.clone(),
-        cause: TargetError::Settings("its host, path or credential is not legal in HTTP".to_owned()),
+        cause: TargetError::Settings(
+            "its host, path or credential is not legal in HTTP".to_owned(),
+        ),
     })?;
     Ok(Upstream { head, target, route_ids, metrics, state, config })
 }

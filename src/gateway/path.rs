@@ -23,9 +23,7 @@ struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     fn of(path: &'a str) -> Self {
-        Self {
-            rest: path.as_bytes(),
-        }
+        Self { rest: path.as_bytes() }
     }
 }
 
@@ -50,9 +48,7 @@ impl Iterator for Pieces<'_> {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// Says why `path` could be read as another path by somebody behind us; `None` if it could not.
@@ -124,8 +120,7 @@ pub(super) fn strip<'a>(path: &'a str, prefix: &str) -> Stripped<'a> {
         None | Some(Piece::Raw(b'/')) if !ambiguous => {
             // Inside a match everything is either ASCII or a whole escape, so the cut is sound.
             let taken = path.len() - rest.len();
-            path.get(taken..)
-                .map_or(Stripped::Outside, Stripped::Inside)
+            path.get(taken..).map_or(Stripped::Outside, Stripped::Inside)
         }
         None | Some(Piece::Raw(b'/') | Piece::Escaped(b'/' | b'\\') | Piece::Broken) => {
             Stripped::Ambiguous

@@ -63,10 +63,7 @@ impl Routes {
         by_prefix.sort_by_key(|&index| {
             std::cmp::Reverse(upstreams.get(index).map_or(0, |entry| entry.prefix.len()))
         });
-        Self {
-            upstreams,
-            by_prefix,
-        }
+        Self { upstreams, by_prefix }
     }
 
     /// Finds upstream and route. `listener` is the index of the upstream on whose own listener
@@ -82,25 +79,16 @@ impl Routes {
         }
         let (upstream, path) = self.locate(listener, target)?;
         if path.starts_with("//") {
-            return Err(NoRoute::UnsafePath(
-                "an empty segment right after the prefix",
-            ));
+            return Err(NoRoute::UnsafePath("an empty segment right after the prefix"));
         }
         let entry = self.upstreams.get(upstream).ok_or(NoRoute::Unmatched)?;
         let route = entry.route(method, path);
-        Ok(Found {
-            upstream,
-            route,
-            path,
-            query: target.query,
-        })
+        Ok(Found { upstream, route, path, query: target.query })
     }
 
     /// Names and prefixes, in the order of the configuration, for people.
     pub fn listing(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.upstreams
-            .iter()
-            .map(|entry| (&*entry.name, entry.prefix.as_str()))
+        self.upstreams.iter().map(|entry| (&*entry.name, entry.prefix.as_str()))
     }
 
     fn locate<'a>(&self, listener: Option<usize>, target: &Target<'a>) -> Place<'a> {
@@ -211,16 +199,9 @@ struct Entry {
 
 impl Entry {
     fn new(config: &UpstreamConfig) -> Self {
-        let patterns = config
-            .routes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, route)| {
-                route
-                    .matcher
-                    .as_ref()
-                    .map(|matcher| (index, Pattern::new(matcher)))
-            });
+        let patterns = config.routes.iter().enumerate().filter_map(|(index, route)| {
+            route.matcher.as_ref().map(|matcher| (index, Pattern::new(matcher)))
+        });
         Self {
             name: Arc::clone(&config.name),
             origin: config.origin.clone(),
@@ -232,10 +213,7 @@ impl Entry {
     }
 
     fn route(&self, method: &Method, path: &str) -> usize {
-        let matched = self
-            .patterns
-            .iter()
-            .find(|(_, pattern)| pattern.matches(method, path));
+        let matched = self.patterns.iter().find(|(_, pattern)| pattern.matches(method, path));
         matched.map_or(0, |(index, _)| *index)
     }
 }
@@ -264,11 +242,7 @@ enum Tail {
 
 impl Pattern {
     fn new(config: &RouteMatch) -> Self {
-        let mut parts: Vec<&str> = config
-            .path
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .collect();
+        let mut parts: Vec<&str> = config.path.split('/').filter(|part| !part.is_empty()).collect();
         let tail = match parts.last() {
             Some(&"**") => Tail::Anything,
             Some(&"*") => Tail::OneOrMore,
@@ -283,32 +257,21 @@ impl Pattern {
             literal => Segment::Literal(literal.to_owned()),
         };
         let segments = parts.into_iter().map(segment).collect();
-        Self {
-            method: config.method.clone(),
-            segments,
-            tail,
-        }
+        Self { method: config.method.clone(), segments, tail }
     }
 
     /// Empty segments of the path are skipped, as most servers do, so that a doubled slash does
     /// not lead around a route's limits.
     fn matches(&self, method: &Method, path: &str) -> bool {
-        if self
-            .method
-            .as_deref()
-            .is_some_and(|wanted| wanted != method.as_str())
-        {
+        if self.method.as_deref().is_some_and(|wanted| wanted != method.as_str()) {
             return false;
         }
         let mut parts = path.split('/').filter(|part| !part.is_empty());
-        let begins = self
-            .segments
-            .iter()
-            .all(|segment| match (segment, parts.next()) {
-                (Segment::Literal(literal), Some(part)) => spells(part, literal),
-                (Segment::Any, Some(_)) => true,
-                (Segment::Literal(_) | Segment::Any, None) => false,
-            });
+        let begins = self.segments.iter().all(|segment| match (segment, parts.next()) {
+            (Segment::Literal(literal), Some(part)) => spells(part, literal),
+            (Segment::Any, Some(_)) => true,
+            (Segment::Literal(_) | Segment::Any, None) => false,
+        });
         begins
             && match self.tail {
                 Tail::Nothing => parts.next().is_none(),

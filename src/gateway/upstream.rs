@@ -10,16 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::Common;
-use crate::telemetry::view::{EventKind, EventView, Moment};
 use crate::config::settings::{Origin, UpstreamConfig};
+use crate::policy::breaker::Transition;
 use crate::policy::limits::UpstreamId;
 use crate::policy::line::{RouteId, TicketId};
 use crate::policy::settings::UpstreamSettings;
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy};
-use crate::policy::breaker::Transition;
 use crate::proxy::head::UpstreamHead;
 use crate::telemetry::upstream::UpstreamMetrics;
+use crate::telemetry::view::{EventKind, EventView, Moment};
 use crate::transport::Target;
 
 /// One upstream as one configuration sees it; built anew by a reload.

@@ -130,11 +130,8 @@ fn url(config: &UpstreamConfig) -> String {
         Scheme::Http => "http",
         Scheme::Https => "https",
     };
-    let host = if origin.host.contains(':') {
-        format!("[{}]", origin.host)
-    } else {
-        origin.host.clone()
-    };
+    let host =
+        if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
     let port = if origin.port == super::route::default_port(origin.scheme) {
         String::new()
     } else {

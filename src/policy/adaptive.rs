@@ -44,12 +44,7 @@ impl AdaptiveLimit {
         // A refusal with nothing else in flight is not about concurrency: no level to avoid.
         let refused_at = (in_flight_when_sent > 1).then_some(in_flight_when_sent);
         let Some(limit) = self.limit else {
-            *self = Self {
-                limit: Some(below),
-                refused_at,
-                last_cut: now,
-                ..Self::default()
-            };
+            *self = Self { limit: Some(below), refused_at, last_cut: now, ..Self::default() };
             return;
         };
         if sent_at < self.last_cut {
@@ -81,13 +76,9 @@ impl AdaptiveLimit {
         let Some(limit) = self.limit else { return };
         self.successes = self.successes.saturating_add(1);
         let tried = self.refused_at.is_some_and(|at| limit >= at);
-        let near = self
-            .refused_at
-            .is_some_and(|at| limit.saturating_add(1) == at);
+        let near = self.refused_at.is_some_and(|at| limit.saturating_add(1) == at);
         let needed = if near {
-            limit
-                .max(PROBE_AFTER_MIN)
-                .saturating_mul(1 << self.failed_tries)
+            limit.max(PROBE_AFTER_MIN).saturating_mul(1 << self.failed_tries)
         } else if tried {
             // The first round was sent before the try and proves nothing.
             limit.saturating_mul(2)

@@ -24,20 +24,15 @@ pub const REFUSED: Backoff = Backoff {
 ///
 /// `previous` is the wait before the retry that came before this one; zero if there was none.
 pub fn delay(backoff: &Backoff, retry: u32, previous: Duration, draw: Draw) -> Duration {
-    let Backoff {
-        ref family,
-        base,
-        max,
-    } = *backoff;
+    let Backoff { ref family, base, max } = *backoff;
     match family {
         BackoffFamily::FullJitter => {
             let window = doubled(base, retry.saturating_sub(1), max);
-            draw.between(Duration::ZERO, window)
-                .max(FULL_JITTER_FLOOR.min(max))
+            draw.between(Duration::ZERO, window).max(FULL_JITTER_FLOOR.min(max))
         }
-        BackoffFamily::DecorrelatedJitter => draw
-            .between(base, previous.max(base).saturating_mul(3))
-            .min(max),
+        BackoffFamily::DecorrelatedJitter => {
+            draw.between(base, previous.max(base).saturating_mul(3)).min(max)
+        }
         BackoffFamily::Exponential => doubled(base, retry.saturating_sub(1), max),
         BackoffFamily::Linear => base.saturating_mul(retry.max(1)).min(max),
         BackoffFamily::Fixed => base,
@@ -59,9 +54,7 @@ pub fn refused_delay(retry: u32, draw: Draw) -> Duration {
 /// min(max, base·2^times), without overflow for any `times`.
 pub(super) fn doubled(base: Duration, times: u32, max: Duration) -> Duration {
     // After 94 doublings a nanosecond has become more than a duration can hold.
-    (0..times.min(94))
-        .fold(base, |wait, _| wait.saturating_mul(2))
-        .min(max)
+    (0..times.min(94)).fold(base, |wait, _| wait.saturating_mul(2)).min(max)
 }
 
 #[cfg(test)]

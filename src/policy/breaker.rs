@@ -123,10 +123,7 @@ impl Breaker {
             | State::ForcedOpen { .. }
             | State::ForcedClosed { .. } => 0,
         };
-        Ok(Admission {
-            generation: self.generation,
-            probe,
-        })
+        Ok(Admission { generation: self.generation, probe })
     }
 
     /// Whether [`Self::admit`] would succeed.
@@ -143,34 +140,20 @@ impl Breaker {
             Circuit::HalfOpen => {}
         }
         let (since, leased_until) = match self.state {
-            State::HalfOpen(HalfOpen {
-                since,
-                leased_until,
-                ..
-            }) => (since, leased_until),
+            State::HalfOpen(HalfOpen { since, leased_until, .. }) => (since, leased_until),
             State::Open { until } => (until, None),
             State::Closed | State::ForcedOpen { .. } | State::ForcedClosed { .. } => return Ok(()),
         };
         let until = (since + probe_patience(safety)).max(leased_until.unwrap_or_default());
-        if now < until {
-            Err(Held::Probing { until })
-        } else {
-            Ok(())
-        }
+        if now < until { Err(Held::Probing { until }) } else { Ok(()) }
     }
 
     /// Hears how an admitted attempt ended.
     ///
     /// `exchange` is a number that differs between exchanges; `hint` is the upstream's own "not
     /// before", below which no open time falls.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "facts of one attempt, named by their types"
-    )]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "an admission is used up by its result"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "facts of one attempt, named by their types")]
+    #[expect(clippy::needless_pass_by_value, reason = "an admission is used up by its result")]
     pub fn record(
         &mut self,
         cfg: &BreakerSettings,
@@ -216,10 +199,7 @@ impl Breaker {
 
     /// Takes an admission back whose attempt ended without any evidence, or was never sent. A
     /// probe gives its place to the next one.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "an abandoned admission is used up"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "an abandoned admission is used up")]
     pub fn abandon(&mut self, now: MonoTime, admission: Admission) {
         self.evidence.attempt(now);
         if let State::HalfOpen(half_open) = &mut self.state
@@ -235,12 +215,8 @@ impl Breaker {
     pub fn advance(&mut self, now: MonoTime) -> Option<Transition> {
         match self.state {
             State::Open { until } if now >= until => {
-                let half_open = HalfOpen {
-                    since: until,
-                    probe: 0,
-                    leased_until: None,
-                    successes: 0,
-                };
+                let half_open =
+                    HalfOpen { since: until, probe: 0, leased_until: None, successes: 0 };
                 Some(self.turn_to(State::HalfOpen(half_open), TransitionReason::OpenTimeOver))
             }
             State::ForcedOpen { until } | State::ForcedClosed { until } if now >= until => {
@@ -266,19 +242,15 @@ impl Breaker {
     /// Sets or lifts an override by hand; setting it again only moves its end.
     pub fn force(&mut self, now: MonoTime, to: Force, until: MonoTime) -> Option<Transition> {
         let (state, same) = match to {
-            Force::Open => (
-                State::ForcedOpen { until },
-                matches!(self.state, State::ForcedOpen { .. }),
-            ),
-            Force::Closed => (
-                State::ForcedClosed { until },
-                matches!(self.state, State::ForcedClosed { .. }),
-            ),
+            Force::Open => {
+                (State::ForcedOpen { until }, matches!(self.state, State::ForcedOpen { .. }))
+            }
+            Force::Closed => {
+                (State::ForcedClosed { until }, matches!(self.state, State::ForcedClosed { .. }))
+            }
             Force::Auto => {
-                let forced = matches!(
-                    self.state,
-                    State::ForcedOpen { .. } | State::ForcedClosed { .. }
-                );
+                let forced =
+                    matches!(self.state, State::ForcedOpen { .. } | State::ForcedClosed { .. });
                 return forced.then(|| self.reset(now, TransitionReason::Forced));
             }
         };
@@ -336,17 +308,10 @@ impl Breaker {
         }
         let own = backoff::doubled(cfg.open_for, self.openings, cfg.open_for_max);
         // Jitter of a fifth both ways: sidecars that tripped together do not probe together.
-        let own = draw
-            .between(own - own / 5, own.saturating_add(own / 5))
-            .min(cfg.open_for_max);
+        let own = draw.between(own - own / 5, own.saturating_add(own / 5)).min(cfg.open_for_max);
         self.openings = self.openings.saturating_add(1);
         self.slow_start = None;
-        self.turn_to(
-            State::Open {
-                until: now + own.max(hint.unwrap_or_default()),
-            },
-            reason,
-        )
+        self.turn_to(State::Open { until: now + own.max(hint.unwrap_or_default()) }, reason)
     }
 
     fn close(&mut self, now: MonoTime, reason: TransitionReason) -> Transition {
@@ -370,11 +335,7 @@ impl Breaker {
         self.state = state;
         self.generation = self.generation.wrapping_add(1);
         self.evidence = Evidence::default();
-        Transition {
-            from,
-            to: self.state.name(),
-            reason,
-        }
+        Transition { from, to: self.state.name(), reason }
     }
 }
 

@@ -57,12 +57,10 @@ impl RetryBudget {
     }
 
     fn recent(&self, now: MonoTime) -> Spending {
-        self.window
-            .recent(now, WINDOW)
-            .fold(Spending::default(), |sum, slot| Spending {
-                firsts: sum.firsts.saturating_add(slot.firsts),
-                retries: sum.retries.saturating_add(slot.retries),
-            })
+        self.window.recent(now, WINDOW).fold(Spending::default(), |sum, slot| Spending {
+            firsts: sum.firsts.saturating_add(slot.firsts),
+            retries: sum.retries.saturating_add(slot.retries),
+        })
     }
 }
 

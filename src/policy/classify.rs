@@ -78,10 +78,7 @@ pub fn classify(
         Observed::Response { status, headers } => {
             answered(status, hints::read(status, headers, received))
         }
-        Observed::Failed {
-            failure,
-            nothing_sent,
-        } => {
+        Observed::Failed { failure, nothing_sent } => {
             let fair_chance = attempt_took >= attempt_timeout.min(FAIR_CHANCE);
             failed(failure, nothing_sent, fair_chance)
         }
@@ -117,22 +114,12 @@ fn answered(status: u16, mut reading: Reading) -> Outcome {
         // It was read before it was known that this is no refusal by a limit.
         reading.hint = None;
     }
-    Outcome {
-        class,
-        health,
-        sent: Sent::Answered,
-        repeat,
-        reading,
-    }
+    Outcome { class, health, sent: Sent::Answered, repeat, reading }
 }
 
 fn failed(failure: Failure, nothing_sent: bool, fair_chance: bool) -> Outcome {
     use {Class as C, Health as H, Repeat as R};
-    let told = if nothing_sent {
-        Sent::Nothing
-    } else {
-        Sent::Partly
-    };
+    let told = if nothing_sent { Sent::Nothing } else { Sent::Partly };
     let (class, health, sent, repeat) = match failure {
         Failure::Dns
         | Failure::Connect
@@ -147,13 +134,7 @@ fn failed(failure: Failure, nothing_sent: bool, fair_chance: bool) -> Outcome {
         Failure::HeadTimeout => (C::TimedOut, H::Neutral, told, R::BySafety),
         Failure::Client => (C::Client, H::Neutral, told, R::Never),
     };
-    Outcome {
-        class,
-        health,
-        sent,
-        repeat,
-        reading: Reading::default(),
-    }
+    Outcome { class, health, sent, repeat, reading: Reading::default() }
 }
 
 /// Why an attempt was repeated; a label of the retry metric.
@@ -202,11 +183,7 @@ impl RetryReason {
 
     /// As [`retry_reason`], and tells a failure to connect from a connection that broke.
     pub fn of(status: Option<u16>, outcome: &Outcome) -> Self {
-        match (
-            retry_reason(status, outcome.class),
-            outcome.class,
-            outcome.sent,
-        ) {
+        match (retry_reason(status, outcome.class), outcome.class, outcome.sent) {
             (Self::Reset, Class::Unhealthy, Sent::Nothing) => Self::Connect,
             (reason, _, _) => reason,
         }

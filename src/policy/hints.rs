@@ -72,31 +72,16 @@ struct Quota {
 /// `Retry-After` speaks of something else, and some CDNs put a 0 on everything. The quota is read
 /// from every response.
 pub fn read(status: u16, headers: &HeaderMap, now: WallTime) -> Reading {
-    let cached = lines(headers, "age")
-        .filter_map(Decimal::parse)
-        .any(|age| age.whole > 0);
-    let clock = Clock {
-        now: if cached {
-            now
-        } else {
-            server_clock(headers, now)
-        },
-    };
+    let cached = lines(headers, "age").filter_map(Decimal::parse).any(|age| age.whole > 0);
+    let clock = Clock { now: if cached { now } else { server_clock(headers, now) } };
     // What a cache answers is not the state of the quota any more.
-    let quotas = if cached {
-        Vec::new()
-    } else {
-        quotas(headers, clock)
-    };
+    let quotas = if cached { Vec::new() } else { quotas(headers, clock) };
     let hint = match status {
         501 | 505 => None,
         403 | 429 | 500..=599 => hint(headers, &quotas, clock),
         _ => None,
     };
-    Reading {
-        hint,
-        quota: binding(&quotas),
-    }
+    Reading { hint, quota: binding(&quotas) }
 }
 
 /// The server's clock, if it is told and differs by more than the network explains.
@@ -118,9 +103,7 @@ fn hint(headers: &HeaderMap, quotas: &[Quota], clock: Clock) -> Option<Hint> {
     let by_wait = |stated: &(Duration, HintSource)| stated.0;
     let stated = in_ms.max_by_key(by_wait).or_else(|| {
         let fields = members(headers, "retry-after");
-        fields
-            .filter_map(|text| value::retry_after(text, clock))
-            .max_by_key(by_wait)
+        fields.filter_map(|text| value::retry_after(text, clock)).max_by_key(by_wait)
     });
     let (wait, source) = stated.or_else(|| {
         let exhausted = quotas.iter().filter(|quota| quota.remaining == Some(0));
@@ -128,16 +111,10 @@ fn hint(headers: &HeaderMap, quotas: &[Quota], clock: Clock) -> Option<Hint> {
         // not the answer; if nothing says what is left, a reset alone can only mean this.
         let told = quotas.iter().any(|quota| quota.remaining.is_some());
         let alone = quotas.iter().filter(|_| !told);
-        let reset = exhausted
-            .chain(alone)
-            .filter_map(|quota| quota.reset)
-            .max()?;
+        let reset = exhausted.chain(alone).filter_map(|quota| quota.reset).max()?;
         Some((reset, HintSource::RateLimitReset))
     })?;
-    Some(Hint {
-        wait: wait.min(WAIT_MAX),
-        source,
-    })
+    Some(Hint { wait: wait.min(WAIT_MAX), source })
 }
 
 /// The quota that binds: an exhausted one with the latest reset, else the one with the smallest
@@ -150,18 +127,14 @@ fn binding(quotas: &[Quota]) -> Option<QuotaReading> {
     };
     let told = quotas.iter().filter(|quota| quota.remaining.is_some());
     let quota = told.min_by(|a, b| {
-        share_left(a)
-            .total_cmp(&share_left(b))
-            .then_with(|| b.reset.cmp(&a.reset))
+        share_left(a).total_cmp(&share_left(b)).then_with(|| b.reset.cmp(&a.reset))
     })?;
     let remaining = quota.remaining?;
     // Half a quota may stand in one family and the other half in another.
     let agrees = |other: &&Quota| other.remaining.is_none_or(|other| other == remaining);
     let siblings = || quotas.iter().filter(agrees);
     Some(QuotaReading {
-        limit: quota
-            .limit
-            .or_else(|| siblings().find_map(|other| other.limit)),
+        limit: quota.limit.or_else(|| siblings().find_map(|other| other.limit)),
         remaining,
         reset: quota
             .reset
@@ -172,9 +145,7 @@ fn binding(quotas: &[Quota]) -> Option<QuotaReading> {
 
 /// Every quota that the fields tell of; empty ones are left out.
 fn quotas(headers: &HeaderMap, clock: Clock) -> Vec<Quota> {
-    let families = FAMILIES
-        .iter()
-        .filter_map(|family| by_family(headers, family, clock));
+    let families = FAMILIES.iter().filter_map(|family| by_family(headers, family, clock));
     families.chain(by_ietf(headers, clock)).collect()
 }
 
@@ -195,20 +166,12 @@ fn by_family(headers: &HeaderMap, family: &Family, clock: Clock) -> Option<Quota
         return None;
     };
     // Relative values need no clock and are preferred.
-    let after = lines(headers, family.reset_after)
-        .filter_map(Decimal::parse)
-        .map(Decimal::seconds);
+    let after = lines(headers, family.reset_after).filter_map(Decimal::parse).map(Decimal::seconds);
     let reset = after.max().or_else(|| {
-        lines(headers, family.reset)
-            .filter_map(|line| value::reset(line, clock))
-            .max()
+        lines(headers, family.reset).filter_map(|line| value::reset(line, clock)).max()
     });
     let told = limit.is_some() || remaining.is_some() || reset.is_some();
-    told.then_some(Quota {
-        limit,
-        remaining,
-        reset,
-    })
+    told.then_some(Quota { limit, remaining, reset })
 }
 
 /// `RateLimit: limit=100, remaining=50, reset=5` (draft 07) and `RateLimit: "name";r=50;t=30`
@@ -219,9 +182,7 @@ fn by_ietf(headers: &HeaderMap, clock: Clock) -> impl Iterator<Item = Quota> {
         let dictionary = quota_of(members(), ["limit", "remaining", "reset"], clock);
         let items =
             members().map(move |item| quota_of(split(item, ';').skip(1), ["", "r", "t"], clock));
-        std::iter::once(dictionary)
-            .chain(items)
-            .filter(|quota| quota.remaining.is_some())
+        std::iter::once(dictionary).chain(items).filter(|quota| quota.remaining.is_some())
     })
 }
 
@@ -249,9 +210,7 @@ fn lines<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item =
 
 /// The members of a field's lists. A date is cut at its comma, which costs only the weekday.
 fn members<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
-    lines(headers, name)
-        .flat_map(|line| line.split(',').take(MEMBERS_MAX))
-        .map(str::trim)
+    lines(headers, name).flat_map(|line| line.split(',').take(MEMBERS_MAX)).map(str::trim)
 }
 
 /// Cuts at `separator`, but not within a quoted string (RFC 9651 3.3.3).

@@ -96,11 +96,7 @@ impl Limits {
                 declaration(&settings.keys, &pool.name).map_or(u32::MAX, |key| key.in_flight_max)
             };
         }
-        for key in settings
-            .keys
-            .iter()
-            .filter(|key| !key.pattern.contains('*'))
-        {
+        for key in settings.keys.iter().filter(|key| !key.pattern.contains('*')) {
             self.pool(&key.pattern.clone());
         }
         let all: Vec<PoolId> = self.pools.keys().copied().collect();
@@ -282,8 +278,7 @@ impl Limits {
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let name: Arc<str> = name.into();
         self.by_name.insert(name.clone(), id);
-        self.pools
-            .insert(id, Pool::new(name, key.pattern, key.in_flight_max));
+        self.pools.insert(id, Pool::new(name, key.pattern, key.in_flight_max));
         Some(id)
     }
 
@@ -300,14 +295,7 @@ impl Limits {
 
 impl Pool {
     fn new(name: Arc<str>, declared: Arc<str>, limit: u32) -> Self {
-        Self {
-            name,
-            declared,
-            limit,
-            in_use: 0,
-            members: 0,
-            waiting: VecDeque::new(),
-        }
+        Self { name, declared, limit, in_use: 0, members: 0, waiting: VecDeque::new() }
     }
 
     fn is_idle(&self) -> bool {
@@ -320,9 +308,7 @@ fn declaration<'a>(keys: &'a [KeySettings], name: &str) -> Option<&'a KeySetting
     keys.iter().find(|key| *key.pattern == *name).or_else(|| {
         keys.iter()
             .filter(|key| {
-                key.pattern
-                    .strip_suffix('*')
-                    .is_some_and(|prefix| name.starts_with(prefix))
+                key.pattern.strip_suffix('*').is_some_and(|prefix| name.starts_with(prefix))
             })
             .max_by_key(|key| key.pattern.len())
     })
@@ -360,11 +346,7 @@ mod tests {
         let (x, y) = (limits.join("x").unwrap(), limits.join("y").unwrap());
         assert_eq!(limits.try_take(A, &[x]), Ok(()));
         assert_eq!(limits.try_take(B, &[y, x]), Err(x));
-        assert_eq!(
-            limits.try_take(A, &[y]),
-            Ok(()),
-            "nothing of y was kept by the failed take"
-        );
+        assert_eq!(limits.try_take(A, &[y]), Ok(()), "nothing of y was kept by the failed take");
     }
 
     #[test]
@@ -374,10 +356,7 @@ mod tests {
         assert!(limits.try_take(B, &[]).is_err());
         limits.give_back(&[]);
         assert_eq!(limits.take_turns(), [B]);
-        assert!(
-            limits.try_take(A, &[]).is_err(),
-            "a newcomer does not overtake"
-        );
+        assert!(limits.try_take(A, &[]).is_err(), "a newcomer does not overtake");
         assert_eq!(limits.try_take(B, &[]), Ok(()));
     }
 

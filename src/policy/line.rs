@@ -76,8 +76,10 @@ pub enum Why {
     Capacity,
     /// A key or the process is at its limit.
     Pool(PoolId),
-    /// The breaker is open, or its probe is out.
+    /// The breaker is open.
     Breaker,
+    /// The breaker's probe is out; how it ends, and when, nobody knows.
+    Probing,
     /// The upstream named a time.
     Cooldown,
     /// … and it is hours away.
@@ -228,10 +230,7 @@ impl Line {
 
     /// Makes the first lane parked at `place` ready; false if none is.
     pub fn unpark_first(&mut self, place: Place) -> bool {
-        let first = self
-            .parked
-            .get(&place)
-            .and_then(|lanes| lanes.first().copied());
+        let first = self.parked.get(&place).and_then(|lanes| lanes.first().copied());
         let Some((head, lane_id)) = first else {
             return false;
         };
@@ -251,12 +250,8 @@ impl Line {
 
     /// Makes every lane ready: barriers changed, and what each head meets has to be seen anew.
     pub fn unpark_all(&mut self) {
-        let parked: Vec<u32> = self
-            .parked
-            .values()
-            .flatten()
-            .map(|(_, lane_id)| *lane_id)
-            .collect();
+        let parked: Vec<u32> =
+            self.parked.values().flatten().map(|(_, lane_id)| *lane_id).collect();
         for lane_id in parked {
             self.unpark_lane(lane_id);
         }
@@ -326,10 +321,7 @@ impl Line {
         };
         lane.obstacle = Some(obstacle);
         let Some(head) = lane.head() else { return };
-        self.parked
-            .entry(obstacle.place)
-            .or_default()
-            .insert((head, lane_id));
+        self.parked.entry(obstacle.place).or_default().insert((head, lane_id));
         if let Some(until) = obstacle.until {
             self.alarms.insert((until, lane_id));
         }
@@ -364,8 +356,7 @@ impl Lane {
     }
 
     fn charge(&mut self, now: MonoTime) {
-        self.account
-            .charge(self.charged_to, now.since(self.charged_until));
+        self.account.charge(self.charged_to, now.since(self.charged_until));
         self.charged_until = self.charged_until.max(now);
     }
 }

@@ -181,13 +181,8 @@ pub enum WaitKind {
 
 impl WaitKind {
     /// All kinds, in the order of [`Waits`].
-    pub const ALL: [Self; 5] = [
-        Self::Queue,
-        Self::Pacing,
-        Self::Cooldown,
-        Self::Backoff,
-        Self::Breaker,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Queue, Self::Pacing, Self::Cooldown, Self::Backoff, Self::Breaker];
 
     /// The name in headers, bodies, logs and labels.
     pub fn name(self) -> &'static str {

@@ -112,11 +112,7 @@ fn kind(outcome: &Outcome, settings: &RetrySettings, ask: &RetryAsk) -> Option<R
     };
     // The second one in a row was a connection that had just been made: a failure after all.
     let stale = outcome.class == Class::Stale && !ask.used_once;
-    let kind = if stale {
-        RepeatKind::Stale
-    } else {
-        RepeatKind::Failure
-    };
+    let kind = if stale { RepeatKind::Stale } else { RepeatKind::Failure };
     match outcome.repeat {
         Repeat::Never => None,
         Repeat::Refused => Some(RepeatKind::Refused),

@@ -66,11 +66,7 @@ enum Phase {
     /// What fitted last time may go at once.
     Allowance { left: u32 },
     /// Beyond that, one after the other at a pace.
-    Careful {
-        next: MonoTime,
-        pace: Duration,
-        successes: u32,
-    },
+    Careful { next: MonoTime, pace: Duration, successes: u32 },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,11 +115,7 @@ impl Scope {
         if let Some(limit) = self.adaptive.limit()
             && self.in_flight >= limit
         {
-            return Err(Closed {
-                until: None,
-                kind: WaitKind::Queue,
-                exhausted: false,
-            });
+            return Err(Closed { until: None, kind: WaitKind::Queue, exhausted: false });
         }
         self.check_phase(now)
     }
@@ -163,19 +155,11 @@ impl Scope {
         match &mut self.phase {
             Phase::Canary if self.cooldown.is_none() => {
                 let fitted = self.learned.map_or(1, |cycle| cycle.fitted);
-                self.phase = Phase::Allowance {
-                    left: fitted.saturating_sub(1),
-                };
+                self.phase = Phase::Allowance { left: fitted.saturating_sub(1) };
             }
-            Phase::Careful {
-                pace, successes, ..
-            } => {
+            Phase::Careful { pace, successes, .. } => {
                 *successes += 1;
-                let faster = if *successes > CAREFUL_SUCCESSES {
-                    0.9
-                } else {
-                    0.99
-                };
+                let faster = if *successes > CAREFUL_SUCCESSES { 0.9 } else { 0.99 };
                 *pace = pace.mul_f64(faster);
                 if *successes >= 16 * in_flight_max.max(4) {
                     self.phase = Phase::Free;
@@ -197,17 +181,11 @@ impl Scope {
         source: Option<HintSource>,
         exhausted: bool,
     ) {
-        let whole = if source.is_some_and(HintSource::is_absolute) {
-            WHOLE_SECOND
-        } else {
-            Duration::ZERO
-        };
+        let whole =
+            if source.is_some_and(HintSource::is_absolute) { WHOLE_SECOND } else { Duration::ZERO };
         let until = now + (wait + (wait / 100).min(MARGIN_MAX) + whole);
         self.note_refusal(now);
-        if self
-            .cooldown
-            .is_some_and(|cooldown| cooldown.until >= until)
-        {
+        if self.cooldown.is_some_and(|cooldown| cooldown.until >= until) {
             return;
         }
         if self.cooldown.is_none() {
@@ -217,13 +195,7 @@ impl Scope {
                 length: until.since(began).max(Duration::from_millis(1)),
             });
         }
-        self.cooldown = Some(Cooldown {
-            until,
-            received: now,
-            wait,
-            source,
-            exhausted,
-        });
+        self.cooldown = Some(Cooldown { until, received: now, wait, source, exhausted });
         self.quota = None;
     }
 
@@ -245,9 +217,7 @@ impl Scope {
         if self.quota.is_some_and(|quota| sent < quota.described_by) {
             return;
         }
-        let reset = reading
-            .reset
-            .map(|wait| now + (wait + (wait / 100).min(MARGIN_MAX)));
+        let reset = reading.reset.map(|wait| now + (wait + (wait / 100).min(MARGIN_MAX)));
         // The answered attempt is counted in `remaining`; whatever else is out may not be.
         let others = u64::from(self.in_flight.saturating_sub(1));
         self.quota = Some(Quota {
@@ -302,9 +272,7 @@ impl Scope {
 
     /// Whether it can be forgotten without forgetting anything.
     pub fn is_idle(&self, now: MonoTime) -> bool {
-        let quota_is_past = self
-            .quota
-            .is_none_or(|quota| quota.reset.is_none_or(|at| at <= now));
+        let quota_is_past = self.quota.is_none_or(|quota| quota.reset.is_none_or(|at| at <= now));
         self.in_flight == 0 && self.cooldown(now).is_none() && quota_is_past
     }
 
@@ -333,17 +301,11 @@ impl Scope {
             return Ok(());
         }
         match quota.reset {
-            Some(at) => Err(Closed {
-                until: Some(at),
-                kind: WaitKind::Pacing,
-                exhausted: false,
-            }),
+            Some(at) => Err(Closed { until: Some(at), kind: WaitKind::Pacing, exhausted: false }),
             // Nobody knows when it is renewed, so one after the other finds out.
-            None if self.in_flight > 0 => Err(Closed {
-                until: None,
-                kind: WaitKind::Pacing,
-                exhausted: false,
-            }),
+            None if self.in_flight > 0 => {
+                Err(Closed { until: None, kind: WaitKind::Pacing, exhausted: false })
+            }
             None => Ok(()),
         }
     }
@@ -351,33 +313,17 @@ impl Scope {
     fn check_phase(&mut self, now: MonoTime) -> Result<(), Closed> {
         if let (Phase::Allowance { left: 0 }, Some(learned)) = (self.phase, self.learned) {
             let pace = learned.length / learned.fitted.max(1);
-            self.phase = Phase::Careful {
-                next: now,
-                pace,
-                successes: 0,
-            };
+            self.phase = Phase::Careful { next: now, pace, successes: 0 };
         }
         match self.phase {
-            Phase::Canary if self.in_flight > 0 => Err(Closed {
-                until: None,
-                kind: WaitKind::Cooldown,
-                exhausted: false,
-            }),
-            Phase::Careful {
-                next, successes, ..
-            } => {
+            Phase::Canary if self.in_flight > 0 => {
+                Err(Closed { until: None, kind: WaitKind::Cooldown, exhausted: false })
+            }
+            Phase::Careful { next, successes, .. } => {
                 if self.in_flight > successes / CAREFUL_SUCCESSES {
-                    Err(Closed {
-                        until: None,
-                        kind: WaitKind::Pacing,
-                        exhausted: false,
-                    })
+                    Err(Closed { until: None, kind: WaitKind::Pacing, exhausted: false })
                 } else if now < next {
-                    Err(Closed {
-                        until: Some(next),
-                        kind: WaitKind::Pacing,
-                        exhausted: false,
-                    })
+                    Err(Closed { until: Some(next), kind: WaitKind::Pacing, exhausted: false })
                 } else {
                     Ok(())
                 }

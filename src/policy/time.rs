@@ -75,9 +75,7 @@ impl Add<Duration> for WallTime {
 
     fn add(self, span: Duration) -> Self {
         let ms = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-        Self {
-            unix_ms: self.unix_ms.saturating_add(ms),
-        }
+        Self { unix_ms: self.unix_ms.saturating_add(ms) }
     }
 }
 
@@ -89,10 +87,7 @@ impl fmt::Display for WallTime {
         let (year, month, day) = civil_from_days(days);
         let (secs, ms) = (ms_of_day / 1000, ms_of_day % 1000);
         let (hour, minute, second) = (secs / 3600, secs / 60 % 60, secs % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z"
-        )
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
     }
 }
 
@@ -108,11 +103,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
@@ -133,9 +124,7 @@ impl TimeAnchor {
             return self.wall + at.since(self.mono);
         }
         let back = i64::try_from(self.mono.since(at).as_millis()).unwrap_or(i64::MAX);
-        WallTime {
-            unix_ms: self.wall.unix_ms.saturating_sub(back),
-        }
+        WallTime { unix_ms: self.wall.unix_ms.saturating_sub(back) }
     }
 
     /// When, on the monotonic clock, the wall clock shows `at`; never before the process began.
@@ -188,9 +177,7 @@ mod tests {
             wall: WallTime { unix_ms: 1_000_000 },
         };
         for offset_ms in [-5_000_i64, -1, 0, 1, 90_000] {
-            let wall = WallTime {
-                unix_ms: 1_000_000 + offset_ms,
-            };
+            let wall = WallTime { unix_ms: 1_000_000 + offset_ms };
             assert_eq!(anchor.wall(anchor.mono(wall)), wall);
         }
     }

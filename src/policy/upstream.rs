@@ -85,6 +85,11 @@ impl Ticket {
         self.id
     }
 
+    /// Waits that no attempt came after: what a refused exchange waited at last.
+    pub fn waited(&self) -> Waits {
+        self.waited
+    }
+
     /// Attempts granted so far.
     pub fn attempts(&self) -> u8 {
         self.attempts
@@ -120,11 +125,7 @@ pub struct Grant {
 impl Grant {
     /// Takes it apart: the admission is settled with the outcome, the permit lives on.
     pub fn split(self) -> (Sent, Permit) {
-        let sent = Sent {
-            admission: self.admission,
-            at: self.sent_at,
-            in_flight: self.in_flight,
-        };
+        let sent = Sent { admission: self.admission, at: self.sent_at, in_flight: self.in_flight };
         (sent, self.permit)
     }
 }
@@ -368,19 +369,14 @@ impl UpstreamPolicy {
             self.forget_turns(cx);
             return Err(Refusal::QueueFull);
         }
-        self.line
-            .enter(cx.now, &ticket.needs, ticket.id, ticket.give_up_at());
+        self.line.enter(cx.now, &ticket.needs, ticket.id, ticket.give_up_at());
         self.pump(cx);
         Ok(ticket)
     }
 
     /// May it send now?
     pub fn ask(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Answer {
-        if let Some(grant) = ticket
-            .granted
-            .take()
-            .or_else(|| self.granted.remove(&ticket.id))
-        {
+        if let Some(grant) = ticket.granted.take().or_else(|| self.granted.remove(&ticket.id)) {
             match self.confirm(cx, ticket, grant) {
                 Some(grant) => return self.go(cx, ticket, grant),
                 None => self.pump(cx),
@@ -388,14 +384,14 @@ impl UpstreamPolicy {
         }
         if let Some(rest) = ticket.resting {
             if self.draining {
+                ticket.waited.charge(WaitKind::Backoff, cx.now.since(rest.since));
+                ticket.resting = None;
                 return Answer::Refuse(Refusal::Draining);
             }
             if cx.now < rest.until {
                 return Answer::Wait { until: rest.until };
             }
-            ticket
-                .waited
-                .charge(WaitKind::Backoff, cx.now.since(rest.since));
+            ticket.waited.charge(WaitKind::Backoff, cx.now.since(rest.since));
             ticket.resting = None;
             self.reenter(cx, ticket);
         }
@@ -423,9 +419,7 @@ impl UpstreamPolicy {
     pub fn abandon(&mut self, cx: &mut Context<'_>, permit: &Permit, sent: Sent) {
         if let Some(admission) = sent.admission {
             let was_probe = admission.is_probe();
-            self.breaker_of(cx.cfg, permit.route)
-                .1
-                .abandon(cx.now, admission);
+            self.breaker_of(cx.cfg, permit.route).1.abandon(cx.now, admission);
             if was_probe {
                 self.line.unpark_all();
             }
@@ -504,8 +498,7 @@ impl UpstreamPolicy {
 
     fn reenter(&mut self, cx: &mut Context<'_>, ticket: &Ticket) {
         cx.limits.reenter_queue();
-        self.line
-            .enter(cx.now, &ticket.needs, ticket.id, ticket.give_up_at());
+        self.line.enter(cx.now, &ticket.needs, ticket.id, ticket.give_up_at());
     }
 
     fn leave_line(&mut self, cx: &mut Context<'_>, id: TicketId) -> Option<Waits> {
@@ -542,13 +535,8 @@ impl UpstreamPolicy {
             shadow = shadow.or(Some(WaitKind::Queue));
         }
         let (settings, breaker) = self.breaker_of(cx.cfg, needs.route);
-        let admission = breaker
-            .admit(settings, cx.now, needs.safety, PROBE_LEASE)
-            .ok();
-        debug_assert!(
-            admission.is_some() || is_shadow,
-            "checked under the same lock"
-        );
+        let admission = breaker.admit(settings, cx.now, needs.safety, PROBE_LEASE).ok();
+        debug_assert!(admission.is_some() || is_shadow, "checked under the same lock");
         self.in_flight += 1;
         if let Some(route) = self.route(needs.route) {
             route.in_flight += 1;
@@ -581,12 +569,8 @@ impl UpstreamPolicy {
     /// What is in the way, shared limits aside.
     fn check(&mut self, cx: &Context<'_>, needs: &Needs) -> Result<(), Obstacle> {
         self.check_barriers(cx, needs)?;
-        let capacity = |place| Obstacle {
-            place,
-            until: None,
-            kind: WaitKind::Queue,
-            why: Why::Capacity,
-        };
+        let capacity =
+            |place| Obstacle { place, until: None, kind: WaitKind::Queue, why: Why::Capacity };
         if self.in_flight >= self.house(cx) {
             return Err(capacity(Place::House));
         }
@@ -594,13 +578,8 @@ impl UpstreamPolicy {
             .and_then(|settings| settings.in_flight_max);
         let now = cx.now;
         if let Some(route) = self.route(needs.route) {
-            let slow_start = route
-                .breaker
-                .as_mut()
-                .and_then(|breaker| breaker.in_flight_cap(now));
-            let limit = limit
-                .unwrap_or(u32::MAX)
-                .min(slow_start.unwrap_or(u32::MAX));
+            let slow_start = route.breaker.as_mut().and_then(|breaker| breaker.in_flight_cap(now));
+            let limit = limit.unwrap_or(u32::MAX).min(slow_start.unwrap_or(u32::MAX));
             if route.in_flight >= limit {
                 return Err(capacity(Place::Route(needs.route)));
             }
@@ -614,22 +593,17 @@ impl UpstreamPolicy {
         self.note_time(cx, needs.route);
         let (settings, breaker) = self.breaker_of(cx.cfg, needs.route);
         if let Err(held) = breaker.check(settings, now, needs.safety) {
-            let (Held::Open { until } | Held::Probing { until }) = held;
-            return Err(Obstacle {
-                place: Place::Clock,
-                until: Some(until),
-                kind: WaitKind::Breaker,
-                why: Why::Breaker,
-            });
+            let (until, why) = match held {
+                Held::Open { until } => (until, Why::Breaker),
+                Held::Probing { until } => (until, Why::Probing),
+            };
+            let (place, kind) = (Place::Clock, WaitKind::Breaker);
+            return Err(Obstacle { place, until: Some(until), kind, why });
         }
         let place = Place::Scope(needs.route, needs.credential);
-        self.whole
-            .check(now)
-            .map_err(|closed| closed_at(place, closed))?;
+        self.whole.check(now).map_err(|closed| closed_at(place, closed))?;
         if let Some(scope) = self.credentials.get_mut(&needs.credential) {
-            scope
-                .check(now)
-                .map_err(|closed| closed_at(place, closed))?;
+            scope.check(now).map_err(|closed| closed_at(place, closed))?;
         }
         let (_, scope) = self.scope(now, needs.route, needs.credential);
         scope.check(now).map_err(|closed| closed_at(place, closed))
@@ -655,9 +629,7 @@ impl UpstreamPolicy {
         ticket.waited.add(&grant.waited);
         grant.waited = std::mem::take(&mut ticket.waited);
         grant.sent_at = cx.now;
-        ticket.wait_left = ticket
-            .wait_left
-            .saturating_sub(cx.now.since(ticket.waiting_since));
+        ticket.wait_left = ticket.wait_left.saturating_sub(cx.now.since(ticket.waiting_since));
         if ticket.attempts == 0 {
             self.budget.deposit(cx.now);
         }
@@ -665,10 +637,11 @@ impl UpstreamPolicy {
         Answer::Go(grant)
     }
 
-    fn wait_or_refuse(&mut self, cx: &mut Context<'_>, ticket: &Ticket) -> Answer {
+    fn wait_or_refuse(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Answer {
         let give_up_at = ticket.give_up_at();
         if self.draining {
-            self.leave_line(cx, ticket.id);
+            let waits = self.leave_line(cx, ticket.id);
+            ticket.waited.add(&waits.unwrap_or_default());
             return Answer::Refuse(Refusal::Draining);
         }
         let Some((obstacle, is_head)) = self.line.obstacle(ticket.id) else {
@@ -678,24 +651,21 @@ impl UpstreamPolicy {
         let refusal = too_late(&obstacle, give_up_at)
             .or_else(|| (cx.now >= give_up_at).then(|| timed_out(&obstacle, cx.now)));
         if let Some(refusal) = refusal {
-            self.leave_line(cx, ticket.id);
+            let waits = self.leave_line(cx, ticket.id);
+            ticket.waited.add(&waits.unwrap_or_default());
             self.pump(cx);
             self.forget_turns(cx);
             return Answer::Refuse(refusal);
         }
         // Only the head of a lane minds the obstacle's clock; the others would wake for nothing.
         let until = obstacle.until.filter(|_| is_head).unwrap_or(MonoTime::MAX);
-        Answer::Wait {
-            until: until.min(give_up_at),
-        }
+        Answer::Wait { until: until.min(give_up_at) }
     }
 
     fn undo(&mut self, cx: &mut Context<'_>, grant: Grant) {
         let now = cx.now;
         if let Some(admission) = grant.admission {
-            self.breaker_of(cx.cfg, grant.permit.route)
-                .1
-                .abandon(now, admission);
+            self.breaker_of(cx.cfg, grant.permit.route).1.abandon(now, admission);
         }
         self.give_back(cx, &grant.permit);
     }
@@ -718,18 +688,12 @@ impl UpstreamPolicy {
         }
         self.line.unpark_first(Place::Route(permit.route));
         let is_careful = !self.whole.is_free()
-            || self
-                .credentials
-                .get(&permit.credential)
-                .is_some_and(|scope| !scope.is_free());
+            || self.credentials.get(&permit.credential).is_some_and(|scope| !scope.is_free());
         if is_careful {
             // Others may wait for this one, whatever their route.
             self.line.unpark_all();
         } else {
-            while self
-                .line
-                .unpark_first(Place::Scope(permit.route, permit.credential))
-            {}
+            while self.line.unpark_first(Place::Scope(permit.route, permit.credential)) {}
         }
     }
 
@@ -748,10 +712,8 @@ impl UpstreamPolicy {
     ) -> (&'c BreakerSettings, &'a mut Breaker) {
         let settings =
             route_settings(cfg, &self.routes, route).and_then(|settings| settings.breaker.as_ref());
-        let own = self
-            .routes
-            .get_mut(usize::from(route.0))
-            .and_then(|route| route.breaker.as_mut());
+        let own =
+            self.routes.get_mut(usize::from(route.0)).and_then(|route| route.breaker.as_mut());
         match (settings, own) {
             (Some(settings), Some(breaker)) => (settings, breaker),
             _ => (&cfg.breaker, &mut self.breaker),
@@ -815,19 +777,13 @@ fn route_settings<'c>(
     routes: &[Route],
     id: RouteId,
 ) -> Option<&'c RouteSettings> {
-    let setting = routes
-        .get(usize::from(id.0))
-        .map_or(0, |route| route.setting);
+    let setting = routes.get(usize::from(id.0)).map_or(0, |route| route.setting);
     cfg.routes.get(setting)
 }
 
 fn closed_at(place: Place, closed: Closed) -> Obstacle {
     Obstacle {
-        place: if closed.until.is_some() {
-            Place::Clock
-        } else {
-            place
-        },
+        place: if closed.until.is_some() { Place::Clock } else { place },
         until: closed.until,
         kind: closed.kind,
         why: match closed.kind {
@@ -843,25 +799,30 @@ fn closed_at(place: Place, closed: Closed) -> Obstacle {
 /// A refusal, if the obstacle stands for longer than the exchange may be held.
 fn too_late(obstacle: &Obstacle, give_up_at: MonoTime) -> Option<Refusal> {
     let until = obstacle.until.filter(|until| *until > give_up_at)?;
-    named(obstacle.why, until)
+    // A probe may come back at any moment; until then it is too early to say no.
+    named(obstacle.why, until).filter(|_| obstacle.why != Why::Probing)
 }
 
 /// The refusal of an exchange whose time is over.
 fn timed_out(obstacle: &Obstacle, now: MonoTime) -> Refusal {
-    obstacle
-        .until
-        .and_then(|until| named(obstacle.why, until.max(now)))
-        .unwrap_or(Refusal::QueueTimeout {
+    obstacle.until.and_then(|until| named(obstacle.why, until.max(now))).unwrap_or(
+        Refusal::QueueTimeout {
             pool: match obstacle.why {
                 Why::Pool(pool) => Some(pool),
-                Why::Capacity | Why::Breaker | Why::Cooldown | Why::Exhausted | Why::Pacing => None,
+                Why::Capacity
+                | Why::Breaker
+                | Why::Probing
+                | Why::Cooldown
+                | Why::Exhausted
+                | Why::Pacing => None,
             },
-        })
+        },
+    )
 }
 
 fn named(why: Why, until: MonoTime) -> Option<Refusal> {
     match why {
-        Why::Breaker => Some(Refusal::BreakerOpen { until }),
+        Why::Breaker | Why::Probing => Some(Refusal::BreakerOpen { until }),
         Why::Cooldown => Some(Refusal::Cooldown { until }),
         Why::Exhausted => Some(Refusal::Exhausted { until }),
         Why::Pacing => Some(Refusal::Paced { until }),

@@ -33,22 +33,13 @@ impl<C: Copy + Default> Window<C> {
     pub fn current(&mut self, now: MonoTime, window: Duration) -> &mut C {
         let slot_nanos = slot_nanos(window);
         if self.slot_nanos != slot_nanos {
-            *self = Self {
-                slot_nanos,
-                ..Self::default()
-            };
+            *self = Self { slot_nanos, ..Self::default() };
         }
         let tick = now.as_nanos() / slot_nanos;
         let place = usize::try_from(tick % SLOTS as u64).unwrap_or(0);
-        let slot = self
-            .slots
-            .get_mut(place)
-            .expect("a remainder is below the divisor");
+        let slot = self.slots.get_mut(place).expect("a remainder is below the divisor");
         if slot.tick < tick {
-            *slot = Slot {
-                tick,
-                counts: C::default(),
-            };
+            *slot = Slot { tick, counts: C::default() };
         }
         &mut slot.counts
     }
@@ -69,9 +60,7 @@ impl<C: Copy + Default> Window<C> {
 }
 
 fn slot_nanos(window: Duration) -> u64 {
-    u64::try_from(window.as_nanos() / SLOTS as u128)
-        .unwrap_or(u64::MAX)
-        .max(1)
+    u64::try_from(window.as_nanos() / SLOTS as u128).unwrap_or(u64::MAX).max(1)
 }
 
 /// What a breaker counts, in halves of an answer: an overloaded upstream (529) is half ill.
@@ -115,10 +104,7 @@ impl Tally {
 
     /// Share of failures, 0.0 to 1.0; 0.0 of nothing.
     pub fn failure_ratio(&self) -> f64 {
-        ratio(
-            self.bad_halves,
-            self.good_halves.saturating_add(self.bad_halves),
-        )
+        ratio(self.bad_halves, self.good_halves.saturating_add(self.bad_halves))
     }
 
     /// Share of slow answers, 0.0 to 1.0; 0.0 of nothing.
@@ -137,11 +123,7 @@ pub enum Speed {
 }
 
 fn ratio(part: u32, whole: u32) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        f64::from(part) / f64::from(whole)
-    }
+    if whole == 0 { 0.0 } else { f64::from(part) / f64::from(whole) }
 }
 
 #[cfg(test)]

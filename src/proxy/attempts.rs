@@ -16,11 +16,11 @@ use super::exchange::{Exchange, Keys, Teller};
 use super::gate::{self, InFlight, Place, Stop, seconds};
 use super::head;
 use super::reject::{Code, Rejection};
+use crate::gateway::Common;
 use crate::policy::classify::{Failure, Observed, classify};
 use crate::policy::outcome::{Class, Outcome, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
-use crate::gateway::Common;
 use crate::telemetry::names;
 use crate::telemetry::story::{AttemptStory, Decision, Ending};
 use crate::transport::error::{SendError, SendErrorKind};
@@ -69,6 +69,7 @@ pub(super) async fn run(
             Ok(granted) => granted,
             Err(Stop::Broken(fault)) => return Err(broken_body(fault)),
             Err(Stop::Refused(refusal)) => {
+                teller.story.waited.add(&place.waited());
                 let retry_at = refusal.until();
                 return last_word(kept, Decision::DeadlineTooNear, retry_at, teller, || {
                     gate::rejection(exchange, refusal)
@@ -120,11 +121,12 @@ pub(super) async fn run(
 
 async fn send(exchange: &Exchange<'_>, fresh: bool) -> Result<Response<ResponseBody>, SendError> {
     let upstream = exchange.upstream;
-    let head = head::upstream_request(exchange.parts, exchange.path, exchange.query, &upstream.head)
-        .and_then(|head| {
-            let body = exchange.body.attempt();
-            body.map(|body| head.map(|()| body)).ok_or_else(Rejection::internal)
-        });
+    let head =
+        head::upstream_request(exchange.parts, exchange.path, exchange.query, &upstream.head)
+            .and_then(|head| {
+                let body = exchange.body.attempt();
+                body.map(|body| head.map(|()| body)).ok_or_else(Rejection::internal)
+            });
     let request = head.map_err(|rejection| SendError {
         kind: SendErrorKind::RequestBody,
         nothing_sent: true,
@@ -199,9 +201,11 @@ fn conclude(teller: &mut Teller, decision: Option<Decision>, class: Class) {
         Class::Permanent | Class::Credential | Class::Misdirected | Class::Client => {
             Ending::ClientError
         }
-        Class::Transient | Class::Unhealthy | Class::Overloaded | Class::TimedOut | Class::Stale => {
-            Ending::ServerError
-        }
+        Class::Transient
+        | Class::Unhealthy
+        | Class::Overloaded
+        | Class::TimedOut
+        | Class::Stale => Ending::ServerError,
     };
 }
 

@@ -93,10 +93,7 @@ impl Directives {
     fn take(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), Rejection> {
         // RFC 9110 5.5: white space around a value is no part of it.
         let text = value.to_str().unwrap_or("\u{fffd}").trim();
-        let field = Field {
-            name: name.as_str(),
-            text,
-        };
+        let field = Field { name: name.as_str(), text };
         match name.as_str() {
             "forbear-key" => self.take_keys(&field),
             "forbear-flow" => field.set(&mut self.flow, id(text), ID_FORM),
@@ -112,23 +109,15 @@ impl Directives {
             ),
             "forbear-wait" => field.set(
                 &mut self.wait,
-                if text == "none" {
-                    Some(Duration::ZERO)
-                } else {
-                    span(text)
-                },
+                if text == "none" { Some(Duration::ZERO) } else { span(text) },
                 "`none` or a time such as `30s` or `1500ms`, at most 30 days",
             ),
-            "forbear-retry" => field.set(
-                &mut self.retry,
-                retry_wish(text),
-                "one of off, safe, idempotent",
-            ),
-            "forbear-cost" => field.set(
-                &mut self.cost,
-                cost(text),
-                "a whole number from 1 to 1000000",
-            ),
+            "forbear-retry" => {
+                field.set(&mut self.retry, retry_wish(text), "one of off, safe, idempotent")
+            }
+            "forbear-cost" => {
+                field.set(&mut self.cost, cost(text), "a whole number from 1 to 1000000")
+            }
             "forbear-run" => field.set(&mut self.run, id(text), ID_FORM),
             unknown => Err(unknown_field(unknown)),
         }
@@ -153,9 +142,7 @@ impl Directives {
 /// What a request may do if it is processed twice (RFC 9110 9.2). An idempotency key is the
 /// client's promise that the upstream will notice a repeat.
 pub fn safety(method: &Method, headers: &HeaderMap, directives: &Directives) -> Safety {
-    let has_key = headers
-        .get("idempotency-key")
-        .is_some_and(|key| !key.is_empty());
+    let has_key = headers.get("idempotency-key").is_some_and(|key| !key.is_empty());
     match *method {
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => Safety::Safe,
         Method::PUT | Method::DELETE => Safety::Idempotent,
@@ -175,10 +162,7 @@ impl Field<'_> {
         let value = value.ok_or_else(|| self.malformed(form))?;
         if slot.replace(value).is_some() {
             // Two values would have to be ranked, and the caller would not know how.
-            return Err(Rejection::bad_request(format!(
-                "{} came twice; send it once",
-                self.name
-            )));
+            return Err(Rejection::bad_request(format!("{} came twice; send it once", self.name)));
         }
         Ok(())
     }
@@ -249,16 +233,12 @@ fn retry_wish(text: &str) -> Option<RetryWish> {
 
 fn cost(text: &str) -> Option<u32> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|cost| plain && (1..=COST_MAX).contains(cost))
+    text.parse().ok().filter(|cost| plain && (1..=COST_MAX).contains(cost))
 }
 
 /// `120s`, `1500ms`, `1.5s`, `2m`, `1h`; a bare number is seconds.
 fn span(text: &str) -> Option<Duration> {
-    let unit_at = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let unit = match unit {
         "ms" => 0.001,
@@ -267,9 +247,7 @@ fn span(text: &str) -> Option<Duration> {
         "h" => 3600.0,
         _ => return None,
     };
-    decimal(number)
-        .map(|number| number * unit)
-        .and_then(seconds)
+    decimal(number).map(|number| number * unit).and_then(seconds)
 }
 
 /// Digits with an optional fraction and nothing else: no sign, exponent, `inf` or `nan`.
@@ -280,9 +258,7 @@ fn decimal(text: &str) -> Option<f64> {
 }
 
 fn seconds(seconds: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|span| *span <= SPAN_MAX)
+    Duration::try_from_secs_f64(seconds).ok().filter(|span| *span <= SPAN_MAX)
 }
 
 /// The time that an SDK gives its own request, if it says so in passing. Zero and the past are
@@ -290,18 +266,10 @@ fn seconds(seconds: f64) -> Option<Duration> {
 fn sdk_deadline(headers: &HeaderMap, now: WallTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let amz = text("amz-sdk-request")
-        .and_then(|parts| {
-            parts
-                .split(';')
-                .find_map(|part| part.trim().strip_prefix("ttl="))
-        })
+        .and_then(|parts| parts.split(';').find_map(|part| part.trim().strip_prefix("ttl=")))
         .and_then(basic_utc)
         .map(|until| until.since(now));
-    let stainless = || {
-        text("x-stainless-read-timeout")
-            .and_then(decimal)
-            .and_then(seconds)
-    };
+    let stainless = || text("x-stainless-read-timeout").and_then(decimal).and_then(seconds);
     let usable = |span: &Duration| !span.is_zero() && *span <= SPAN_MAX;
     amz.filter(usable).or_else(|| stainless().filter(usable))
 }
@@ -310,10 +278,7 @@ fn sdk_deadline(headers: &HeaderMap, now: WallTime) -> Option<Duration> {
 fn basic_utc(text: &str) -> Option<WallTime> {
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let digits = text.get(range)?;
-        digits
-            .bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then(|| digits.parse().ok())?
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
     };
     let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
     let (hour, minute, second) = (number(9..11)?, number(11..13)?, number(13..15)?);
@@ -327,17 +292,11 @@ fn basic_utc(text: &str) -> Option<WallTime> {
     }
     // Days since 1970-01-01 in the Gregorian calendar; the year begins in March, so that the leap
     // day is its last day.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year / 4 - year / 100 + year / 400;
     let days = year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468;
     let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
-    Some(WallTime {
-        unix_ms: seconds * 1000,
-    })
+    Some(WallTime { unix_ms: seconds * 1000 })
 }
 
 #[cfg(test)]

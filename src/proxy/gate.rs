@@ -49,7 +49,10 @@ impl Place {
 
     /// Waits until this exchange may send. Beside it the request body is read ahead, by which a
     /// client that left is noticed.
-    pub(super) async fn turn(&mut self, exchange: &Exchange<'_>) -> Result<(InFlight, Waits), Stop> {
+    pub(super) async fn turn(
+        &mut self,
+        exchange: &Exchange<'_>,
+    ) -> Result<(InFlight, Waits), Stop> {
         let clock = exchange.gateway.common.clock;
         let Some(ticket) = &mut self.ticket else { return Err(Stop::Refused(Refusal::Draining)) };
         let mut reading = pin!(exchange.read_ahead());
@@ -81,6 +84,11 @@ impl Place {
             return Verdict::Relay;
         };
         self.state.with(|policy, cx| policy.settle(cx, ticket, sent, permit, report))
+    }
+
+    /// What a refused exchange waited at last.
+    pub(super) fn waited(&self) -> Waits {
+        self.ticket.as_ref().map(Ticket::waited).unwrap_or_default()
     }
 
     /// Back to the line; the place in flight must have been given back before.
@@ -214,7 +222,8 @@ fn with_hint(
     let image = exchange.upstream.state.image();
     let route = exchange.upstream.route(exchange.route).map_or("default", |route| &*route.name);
     let widest = image.cooldowns.iter().filter(|cooldown| {
-        !cooldown.scope.starts_with("route ") || cooldown.scope.starts_with(&format!("route {route}"))
+        !cooldown.scope.starts_with("route ")
+            || cooldown.scope.starts_with(&format!("route {route}"))
     });
     if let Some(cooldown) = widest.max_by_key(|cooldown| cooldown.until) {
         rejection = rejection.with_scope(cooldown.scope.clone());

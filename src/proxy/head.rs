@@ -67,10 +67,7 @@ impl UpstreamHead {
             Some(credential) => {
                 let mut value = HeaderValue::from_str(credential.value.reveal()).ok()?;
                 value.set_sensitive(true);
-                Some((
-                    HeaderName::from_bytes(credential.header.as_bytes()).ok()?,
-                    value,
-                ))
+                Some((HeaderName::from_bytes(credential.header.as_bytes()).ok()?, value))
             }
             None => None,
         };
@@ -91,10 +88,8 @@ impl UpstreamHead {
 /// A refusal; where the length of the message is in doubt it also ends the connection.
 pub fn check(parts: &Parts) -> Result<(), Rejection> {
     if parts.headers.len() > FIELDS_MAX {
-        let detail = format!(
-            "the head has {} fields; at most {FIELDS_MAX} fit",
-            parts.headers.len()
-        );
+        let detail =
+            format!("the head has {} fields; at most {FIELDS_MAX} fit", parts.headers.len());
         return Err(Rejection::new(Code::TooLarge, detail)
             .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
             .closing());
@@ -175,9 +170,7 @@ pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'stati
 pub fn has_own_via(headers: &HeaderMap) -> bool {
     headers.get_all(header::VIA).iter().any(|value| {
         value.as_bytes().split(|byte| *byte == b',').any(|member| {
-            let mut words = member
-                .split(u8::is_ascii_whitespace)
-                .filter(|word| !word.is_empty());
+            let mut words = member.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
             let received_by = words.nth(1).unwrap_or_default();
             received_by.eq_ignore_ascii_case(VIA_NAME.as_bytes())
         })
@@ -199,12 +192,7 @@ pub(super) fn is_forbear(name: &HeaderName) -> bool {
 }
 
 fn max_forwards(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::MAX_FORWARDS)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    headers.get(header::MAX_FORWARDS)?.to_str().ok()?.parse().ok()
 }
 
 /// The protocol that a request asks to switch to, if forbear passes the wish on: `websocket` and
@@ -226,9 +214,8 @@ pub fn upgrade(parts: &Parts) -> Option<HeaderValue> {
     let text = field.to_str().ok()?;
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._+/".contains(&byte);
     let name = text.split('/').next().unwrap_or_default();
-    let out_of_sight = ["h2c", "h2", "http", "tls"]
-        .iter()
-        .any(|other| name.eq_ignore_ascii_case(other));
+    let out_of_sight =
+        ["h2c", "h2", "http", "tls"].iter().any(|other| name.eq_ignore_ascii_case(other));
     (!text.is_empty() && text.bytes().all(is_token) && !out_of_sight).then(|| field.clone())
 }
 
@@ -243,9 +230,7 @@ impl<'a> Nominated<'a> {
             Self::connection(headers)
                 .filter(|option| !usual.iter().any(|usual| option.eq_ignore_ascii_case(usual)))
                 .filter(|option| {
-                    !NEVER_NOMINATED
-                        .iter()
-                        .any(|name| option.eq_ignore_ascii_case(name.as_bytes()))
+                    !NEVER_NOMINATED.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes()))
                 })
                 .collect(),
         )
@@ -261,17 +246,12 @@ impl<'a> Nominated<'a> {
     }
 
     fn contains(&self, name: &HeaderName) -> bool {
-        self.0
-            .iter()
-            .any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+        self.0.iter().any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
     }
 
     /// Those that are names of fields.
     pub(super) fn names(&self) -> Vec<HeaderName> {
-        self.0
-            .iter()
-            .filter_map(|option| HeaderName::from_bytes(option).ok())
-            .collect()
+        self.0.iter().filter_map(|option| HeaderName::from_bytes(option).ok()).collect()
     }
 }
 
@@ -288,11 +268,8 @@ pub fn upstream_request(
     upstream: &UpstreamHead,
 ) -> Result<Request<()>, Rejection> {
     let target = upstream_target(&upstream.base_path, path, query).ok_or_else(|| {
-        Rejection::new(
-            Code::TooLarge,
-            "the target is too long together with the upstream's path",
-        )
-        .with_status(StatusCode::URI_TOO_LONG)
+        Rejection::new(Code::TooLarge, "the target is too long together with the upstream's path")
+            .with_status(StatusCode::URI_TOO_LONG)
     })?;
     let mut request = Request::new(());
     *request.method_mut() = parts.method.clone();
@@ -313,9 +290,7 @@ fn upstream_target(base_path: &str, path: &str, query: Option<&str>) -> Option<U
         text.push('?');
         text.push_str(query);
     }
-    PathAndQuery::from_maybe_shared(bytes::Bytes::from(text))
-        .map(Uri::from)
-        .ok()
+    PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map(Uri::from).ok()
 }
 
 fn upstream_headers(parts: &Parts, upstream: &UpstreamHead) -> HeaderMap {
@@ -338,9 +313,7 @@ fn upstream_headers(parts: &Parts, upstream: &UpstreamHead) -> HeaderMap {
         headers.insert(header::UPGRADE, protocol);
     }
     // gRPC needs it end to end. In HTTP/1.1 it would need a `Connection` of its own.
-    let te = incoming
-        .get(header::TE)
-        .filter(|_| parts.version == Version::HTTP_2);
+    let te = incoming.get(header::TE).filter(|_| parts.version == Version::HTTP_2);
     if te.is_some_and(|te| te == "trailers") {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -351,10 +324,7 @@ fn upstream_headers(parts: &Parts, upstream: &UpstreamHead) -> HeaderMap {
     if parts.method == Method::OPTIONS
         && let Some(left) = max_forwards(incoming)
     {
-        headers.insert(
-            header::MAX_FORWARDS,
-            HeaderValue::from(left.saturating_sub(1)),
-        );
+        headers.insert(header::MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
     }
     headers.append(header::VIA, via(parts.version));
     headers

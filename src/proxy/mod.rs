@@ -198,8 +198,7 @@ fn prepare(
     if common.is_draining() {
         return Err(Rejection::draining(common.clock.wall()));
     }
-    let deadline =
-        directives.deadline.map_or(MonoTime::MAX, |left| common.clock.now() + left);
+    let deadline = directives.deadline.map_or(MonoTime::MAX, |left| common.clock.now() + left);
     Ok(Prepared {
         upstream: upstream.clone(),
         route: found.route,
@@ -212,12 +211,7 @@ fn prepare(
 
 fn replay(gateway: &Gateway, incoming: Incoming, keep_max: u64) -> Replay {
     let piece_timeout = gateway.settings.proxy.body_timeout;
-    Replay::new(
-        Source::Incoming(incoming),
-        keep_max,
-        gateway.replay_memory.clone(),
-        piece_timeout,
-    )
+    Replay::new(Source::Incoming(incoming), keep_max, gateway.replay_memory.clone(), piece_timeout)
 }
 
 /// Gives the upstream's answer to the client.
@@ -237,7 +231,8 @@ async fn relay_down(
         Err(bad) => {
             drop(body);
             let name = &exchange.upstream.config.name;
-            let detail = format!("Upstream {name} sent a response that is no valid HTTP: {}.", bad.0);
+            let detail =
+                format!("Upstream {name} sent a response that is no valid HTTP: {}.", bad.0);
             let kind = crate::transport::error::SendErrorKind::BadResponse;
             let rejection = Rejection::failed(reject::Code::RetriesExhausted, kind, detail);
             return refuse(teller, rejection, Some(exchange.body), connection).await;
@@ -261,7 +256,15 @@ async fn relay_down(
     let body = match (body, follows) {
         (RelayBody::Streaming(_, in_flight), Follows::Upgraded) => {
             parts.headers.remove(CONNECTION);
-            return switch(parts, upgrade, downstream, upstream_side, in_flight, teller, connection);
+            return switch(
+                parts,
+                upgrade,
+                downstream,
+                upstream_side,
+                in_flight,
+                teller,
+                connection,
+            );
         }
         (RelayBody::Streaming(body, in_flight), Follows::Body | Follows::Nothing) => {
             DownBody::stream(body, in_flight, exchange.body.clone(), teller)
@@ -334,10 +337,8 @@ fn plain_internal() -> Response<DownBody> {
     )));
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     let headers = response.headers_mut();
-    headers.insert(
-        http::header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers
+        .insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -368,4 +369,3 @@ impl<F: Future> Future for Caught<F> {
         }
     }
 }
-

@@ -24,10 +24,7 @@ pub fn render(rejection: &Rejection, story: &Story, head_only: bool) -> Response
     let mut response = Response::new(if head_only { Bytes::new() } else { body });
     *response.status_mut() = rejection.status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some((_, wait)) = rejection.retry_at {
@@ -42,9 +39,7 @@ pub fn render(rejection: &Rejection, story: &Story, head_only: bool) -> Response
     }
     let verdict = Some(rejection.code.verdict());
     let retry_at = rejection.retry_at.map(|(at, _)| at);
-    let error = rejection
-        .proxy_error
-        .unwrap_or(rejection.code.proxy_status_error());
+    let error = rejection.proxy_error.unwrap_or(rejection.code.proxy_status_error());
     let proxy_status = proxy_status_error(error, &rejection.detail);
     annotate_with(headers, story, verdict, retry_at, Some(&proxy_status));
     response

@@ -125,11 +125,7 @@ impl Rejection {
             .take(LISTED_MAX)
             .map(|(name, prefix)| format!("{prefix} ({name})"))
             .collect();
-        let more = if routes.listing().nth(LISTED_MAX).is_some() {
-            ", …"
-        } else {
-            ""
-        };
+        let more = if routes.listing().nth(LISTED_MAX).is_some() { ", …" } else { "" };
         let known = if listed.is_empty() {
             "no upstream is configured".to_owned()
         } else {
@@ -140,10 +136,9 @@ impl Rejection {
             NoRoute::UnsafePath(what) => Self::bad_request(format!(
                 "the path `{path}` has {what}, so that two servers could read it differently"
             )),
-            NoRoute::Unmatched => Self::new(
-                Code::NoRoute,
-                format!("`{path}` is under no upstream's prefix; {known}"),
-            ),
+            NoRoute::Unmatched => {
+                Self::new(Code::NoRoute, format!("`{path}` is under no upstream's prefix; {known}"))
+            }
             NoRoute::ForeignOrigin => Self::new(
                 Code::NoRoute,
                 format!(
@@ -169,12 +164,9 @@ impl Rejection {
 
     /// Shutting down.
     pub fn draining(now: WallTime) -> Self {
-        Self::new(
-            Code::Draining,
-            "forbear is shutting down and starts nothing new",
-        )
-        .with_retry_at(now, DRAINING_WAIT)
-        .closing()
+        Self::new(Code::Draining, "forbear is shutting down and starts nothing new")
+            .with_retry_at(now, DRAINING_WAIT)
+            .closing()
     }
 
     /// A panic was caught. Whatever it was about stays in the log.
@@ -270,11 +262,7 @@ pub fn shown(text: &[u8]) -> String {
 /// As [`shown`], with a bound of its own in bytes.
 pub(super) fn shown_up_to(bytes_max: usize, text: &[u8]) -> String {
     let printable = |byte: &u8| {
-        if (b' '..=b'~').contains(byte) {
-            char::from(*byte)
-        } else {
-            '?'
-        }
+        if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' }
     };
     let mut shown: String = text.iter().take(bytes_max).map(printable).collect();
     if text.len() > bytes_max {
@@ -296,10 +284,7 @@ mod tests {
             (SendErrorKind::TlsCertificate, 502, "tls_certificate_error"),
         ] {
             let failed = Rejection::failed(Code::UpstreamUnreachable, kind, "x");
-            assert_eq!(
-                (failed.status.as_u16(), failed.proxy_error),
-                (status, Some(error))
-            );
+            assert_eq!((failed.status.as_u16(), failed.proxy_error), (status, Some(error)));
         }
     }
 

@@ -136,11 +136,7 @@ fn strip(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
-    let forged: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_forbear(name))
-        .cloned()
-        .collect();
+    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_forbear(name)).cloned().collect();
     for name in forged {
         headers.remove(name);
     }
@@ -148,10 +144,7 @@ fn strip(headers: &mut HeaderMap) {
 
 /// Adds the story's fields to an upstream's answer. `retry_at` is shown if the answer is a failure.
 pub fn annotate(headers: &mut HeaderMap, story: &Story, retry_at: Option<WallTime>) {
-    let verdict = story
-        .attempts
-        .last()
-        .and_then(|attempt| Verdict::of(attempt.class));
+    let verdict = story.attempts.last().and_then(|attempt| Verdict::of(attempt.class));
     let proxy_status = (story.attempts.len() > 1).then(|| {
         let received = story.attempts.last().and_then(|attempt| attempt.status);
         let mut text = VIA_NAME.to_owned();
@@ -239,21 +232,12 @@ pub fn raise_retry_after(headers: &mut HeaderMap, truth: Duration, now: WallTime
     }
     let seconds = whole_seconds(truth);
     let stated = headers.get_all(header::RETRY_AFTER).iter();
-    if stated
-        .filter_map(|value| stated_seconds(value, headers, now))
-        .max()
-        < Some(seconds)
-    {
+    if stated.filter_map(|value| stated_seconds(value, headers, now)).max() < Some(seconds) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    let truth_ms = u64::try_from(truth.as_millis())
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
+    let truth_ms = u64::try_from(truth.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
     if let Some(stated) = headers.get(RETRY_AFTER_MS) {
-        let stated = stated
-            .to_str()
-            .ok()
-            .and_then(|text| text.trim().parse::<f64>().ok());
+        let stated = stated.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
         // A float keeps every wait below 285,000 years exact; the comparison needs no more.
         #[expect(clippy::cast_precision_loss, reason = "see above")]
         if !stated.is_some_and(|stated| stated >= truth_ms as f64) {
@@ -273,13 +257,9 @@ fn stated_seconds(value: &HeaderValue, headers: &HeaderMap, now: WallTime) -> Op
     }
     let unix_seconds = |text: &str| {
         let date = httpdate::parse_http_date(text).ok()?;
-        date.duration_since(std::time::UNIX_EPOCH)
-            .ok()
-            .map(|since| since.as_secs())
+        date.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
     };
-    let date = headers
-        .get(header::DATE)
-        .and_then(|date| unix_seconds(date.to_str().ok()?));
+    let date = headers.get(header::DATE).and_then(|date| unix_seconds(date.to_str().ok()?));
     let from = date.or_else(|| u64::try_from(now.unix_ms.div_euclid(1000)).ok())?;
     Some(unix_seconds(text)?.saturating_sub(from))
 }

@@ -66,11 +66,7 @@ impl<'r> Target<'r> {
             )
             .closing()),
         };
-        Ok(Self {
-            naming,
-            path,
-            query: target.query(),
-        })
+        Ok(Self { naming, path, query: target.query() })
     }
 }
 
@@ -96,9 +92,9 @@ fn host(headers: &HeaderMap, version: Version) -> Result<Option<Authority<'_>>, 
     let mut fields = headers.get_all(header::HOST).iter();
     match (fields.next(), fields.next()) {
         (_, Some(_)) => Err(bad("more than one Host field; send exactly one".to_owned())),
-        (None, None) if version == Version::HTTP_11 => Err(bad(
-            "no Host field; HTTP/1.1 asks for exactly one".to_owned(),
-        )),
+        (None, None) if version == Version::HTTP_11 => {
+            Err(bad("no Host field; HTTP/1.1 asks for exactly one".to_owned()))
+        }
         (None, None) => Ok(None),
         (Some(field), None) => field
             .to_str()
@@ -141,7 +137,7 @@ fn absolute<'r>(
     if version >= Version::HTTP_2 {
         if host.is_some_and(|host| host != authority) {
             return Err(
-                Rejection::bad_request(":authority and Host name different servers").closing(),
+                Rejection::bad_request(":authority and Host name different servers").closing()
             );
         }
         return Ok(Naming::Host(Some(authority)));
@@ -177,11 +173,7 @@ impl<'r> Authority<'r> {
             if !host.bytes().all(legal) {
                 return None;
             }
-            (
-                host.strip_suffix('.').unwrap_or(host),
-                port,
-                host.parse().ok(),
-            )
+            (host.strip_suffix('.').unwrap_or(host), port, host.parse().ok())
         };
         if host.is_empty() {
             return None;
@@ -195,19 +187,13 @@ impl<'r> Authority<'r> {
             }
             Some(_) | None => return None,
         };
-        Some(Self {
-            host,
-            port,
-            address,
-        })
+        Some(Self { host, port, address })
     }
 
     /// Whether it names `host`, which is in lower case and without brackets.
     pub fn is_host(&self, host: &str) -> bool {
         self.host.eq_ignore_ascii_case(host)
-            || self
-                .address
-                .is_some_and(|address| host.parse() == Ok(address))
+            || self.address.is_some_and(|address| host.parse() == Ok(address))
     }
 
     /// Whether it is the address at which the connection came in, or loopback at the same port.
@@ -241,10 +227,7 @@ mod tests {
     }
 
     fn request(method: &str, target: &str, hosts: &[&str], version: Version) -> Parts {
-        let mut builder = Request::builder()
-            .method(method)
-            .uri(target)
-            .version(version);
+        let mut builder = Request::builder().method(method).uri(target).version(version);
         for host in hosts {
             builder = builder.header("host", *host);
         }
@@ -272,28 +255,15 @@ mod tests {
             ("CONNECT", "/x", 405),
             ("TRACE", "/github/x", 405),
         ] {
-            assert_eq!(
-                status(method, target, &["a"]),
-                expected,
-                "{method} {target}"
-            );
+            assert_eq!(status(method, target, &["a"]), expected, "{method} {target}");
         }
     }
 
     #[test]
     fn a_connect_is_told_what_to_do_instead() {
-        let parts = request(
-            "CONNECT",
-            "a.example:443",
-            &["a.example:443"],
-            Version::HTTP_11,
-        );
+        let parts = request("CONNECT", "a.example:443", &["a.example:443"], Version::HTTP_11);
         let refused = Target::parse(&parts, local()).unwrap_err();
-        assert!(
-            refused.detail.contains("base URL") && refused.close,
-            "{}",
-            refused.detail
-        );
+        assert!(refused.detail.contains("base URL") && refused.close, "{}", refused.detail);
     }
 
     #[test]
@@ -325,10 +295,7 @@ mod tests {
             assert_eq!(status("GET", "/x", hosts), expected, "{hosts:?}");
         }
         let old = request("GET", "/x", &[], Version::HTTP_10);
-        assert_eq!(
-            Target::parse(&old, local()).unwrap().naming,
-            Naming::Host(None)
-        );
+        assert_eq!(Target::parse(&old, local()).unwrap().naming, Naming::Host(None));
     }
 
     #[test]
@@ -355,22 +322,9 @@ mod tests {
 
     #[test]
     fn the_authority_of_http_2_is_read_like_host_and_must_not_differ_from_it() {
-        let same = request(
-            "GET",
-            "http://Api.example/x",
-            &["api.example"],
-            Version::HTTP_2,
-        );
-        assert!(matches!(
-            Target::parse(&same, local()).unwrap().naming,
-            Naming::Host(Some(_))
-        ));
-        let other = request(
-            "GET",
-            "http://api.example/x",
-            &["evil.example"],
-            Version::HTTP_2,
-        );
+        let same = request("GET", "http://Api.example/x", &["api.example"], Version::HTTP_2);
+        assert!(matches!(Target::parse(&same, local()).unwrap().naming, Naming::Host(Some(_))));
+        let other = request("GET", "http://api.example/x", &["evil.example"], Version::HTTP_2);
         assert_eq!(Target::parse(&other, local()).unwrap_err().status, 400);
     }
 

@@ -105,10 +105,7 @@ pub(super) enum End {
 
 impl Chunked {
     pub(super) fn new() -> Self {
-        Self {
-            state: State::Size { digits: 0, size: 0 },
-            extensions: 0,
-        }
+        Self { state: State::Size { digits: 0, size: 0 }, extensions: 0 }
     }
 
     /// Reads on. `bytes` begins with the first byte that has not passed yet.
@@ -118,25 +115,13 @@ impl Chunked {
             let rest = bytes.get(pass..).unwrap_or_default();
             if let State::Trailers(trailers) = &mut self.state {
                 return match trailers.scan(rest) {
-                    Ok(Some(len)) => Scanned {
-                        pass: pass + len,
-                        end: Ok(End::Reached),
-                    },
-                    Ok(None) => Scanned {
-                        pass,
-                        end: Ok(End::NotYet),
-                    },
-                    Err(violation) => Scanned {
-                        pass,
-                        end: Err(violation),
-                    },
+                    Ok(Some(len)) => Scanned { pass: pass + len, end: Ok(End::Reached) },
+                    Ok(None) => Scanned { pass, end: Ok(End::NotYet) },
+                    Err(violation) => Scanned { pass, end: Err(violation) },
                 };
             }
             let [byte, ..] = rest else {
-                return Scanned {
-                    pass,
-                    end: Ok(End::NotYet),
-                };
+                return Scanned { pass, end: Ok(End::NotYet) };
             };
             if let State::Data { left } = &mut self.state {
                 let step = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
@@ -148,10 +133,7 @@ impl Chunked {
                 continue;
             }
             if let Err(violation) = self.step(*byte) {
-                return Scanned {
-                    pass,
-                    end: Err(violation),
-                };
+                return Scanned { pass, end: Err(violation) };
             }
             pass += 1;
         }
@@ -164,15 +146,9 @@ impl Chunked {
                 if *digits < SIZE_DIGITS_MAX =>
             {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
-                State::Size {
-                    digits: digits + 1,
-                    size: (size << 4) | u64::from(digit),
-                }
+                State::Size { digits: digits + 1, size: (size << 4) | u64::from(digit) }
             }
-            (State::Size { digits: 1.., size }, b';') => State::Extension {
-                size: *size,
-                len: 0,
-            },
+            (State::Size { digits: 1.., size }, b';') => State::Extension { size: *size, len: 0 },
             (State::Size { digits: 1.., size } | State::Extension { size, .. }, b'\r') => {
                 State::SizeLf { size: *size }
             }
@@ -184,10 +160,7 @@ impl Chunked {
                          {EXTENSIONS_MAX} in one body; send none"
                     )));
                 }
-                State::Extension {
-                    size: *size,
-                    len: len + 1,
-                }
+                State::Extension { size: *size, len: len + 1 }
             }
             (State::SizeLf { size: 0 }, b'\n') => State::Trailers(Trailers::default()),
             (State::SizeLf { size }, b'\n') => State::Data { left: *size },
@@ -236,13 +209,8 @@ impl Trailers {
                 "trailers: more than {TRAILER_FIELDS_MAX} fields; send fewer"
             )));
         }
-        let own = name
-            .get(..OWN_PREFIX.len())
-            .is_some_and(|p| p.eq_ignore_ascii_case(OWN_PREFIX));
-        if own
-            || FORBIDDEN_TRAILERS
-                .iter()
-                .any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
+        let own = name.get(..OWN_PREFIX.len()).is_some_and(|p| p.eq_ignore_ascii_case(OWN_PREFIX));
+        if own || FORBIDDEN_TRAILERS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
         {
             return Err(Violation::bad(format!(
                 "trailers: found `{}`, which counts only in the head; send it there",

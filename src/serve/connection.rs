@@ -129,11 +129,7 @@ impl Connection {
     /// the request belongs to the new protocol and passes untouched; declined, it is HTTP as before.
     /// Answering 101, or anything else, says the same; without such a request it does nothing.
     pub fn upgrade_settled(&self, accepted: bool) {
-        let settled = if accepted {
-            Upgrade::Accepted
-        } else {
-            Upgrade::None
-        } as u8;
+        let settled = if accepted { Upgrade::Accepted } else { Upgrade::None } as u8;
         let asked = Upgrade::Asked as u8;
         if self
             .upgrade
@@ -197,13 +193,8 @@ impl Connection {
     }
 
     pub(super) fn note_request(&self, version: http::Version, asks_upgrade: bool) {
-        self.http10
-            .store(version == http::Version::HTTP_10, Ordering::Release);
-        let upgrade = if asks_upgrade {
-            Upgrade::Asked
-        } else {
-            Upgrade::None
-        };
+        self.http10.store(version == http::Version::HTTP_10, Ordering::Release);
+        let upgrade = if asks_upgrade { Upgrade::Asked } else { Upgrade::None };
         self.upgrade.store(upgrade as u8, Ordering::Release);
     }
 
@@ -221,10 +212,8 @@ impl Connection {
 
     /// The socket took no bytes, or `written` of them.
     pub(super) fn note_write(&self, written: Option<usize>) {
-        self.write_blocked
-            .store(written.is_none(), Ordering::Release);
-        self.progress
-            .fetch_add(written.unwrap_or(0) as u64, Ordering::AcqRel);
+        self.write_blocked.store(written.is_none(), Ordering::Release);
+        self.progress.fetch_add(written.unwrap_or(0) as u64, Ordering::AcqRel);
     }
 
     /// hyper took a piece of a response body (`true`), or came back for the next.
@@ -266,8 +255,6 @@ impl Connection {
     }
 
     fn noted(&self) -> MutexGuard<'_, Noted> {
-        self.noted
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -62,9 +62,7 @@ pub(super) fn split(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
         ));
     }
     let Some(colon) = line.iter().position(|byte| *byte == b':') else {
-        return Err(Violation::bad(
-            "field line: found one without a colon; write `name: value`",
-        ));
+        return Err(Violation::bad("field line: found one without a colon; write `name: value`"));
     };
     let (name, value) = line.split_at(colon);
     if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {

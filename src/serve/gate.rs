@@ -223,8 +223,7 @@ impl<S: Socket> GateIo<S> {
         } else {
             self.scanner.scan(read, &self.connection)
         };
-        self.held
-            .extend_from_slice(read.get(pass..).unwrap_or_default());
+        self.held.extend_from_slice(read.get(pass..).unwrap_or_default());
         self.note_reading();
         buf.set_filled(before + pass);
         Poll::Ready(Ok(pass > 0))
@@ -281,8 +280,7 @@ impl<S: Socket> GateIo<S> {
     }
 
     fn note_reading(&self) {
-        self.connection
-            .note_reading(self.scanner.reading(&self.held));
+        self.connection.note_reading(self.scanner.reading(&self.held));
     }
 
     /// Reads and forgets until the peer closes, within the two bounds.

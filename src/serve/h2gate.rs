@@ -53,16 +53,12 @@ fn check_authority(authority: Option<&str>, headers: &HeaderMap) -> Result<(), V
     let mut hosts = headers.get_all(HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
     if second.is_some() {
-        return Err(Violation::bad(
-            "host: found more than one; send :authority alone",
-        ));
+        return Err(Violation::bad("host: found more than one; send :authority alone"));
     }
     let host = host.map(HeaderValue::as_bytes);
     let found = match (authority.map(str::as_bytes), host) {
         (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
-            return Err(Violation::bad(
-                "host: it differs from :authority; send :authority alone",
-            ));
+            return Err(Violation::bad("host: it differs from :authority; send :authority alone"));
         }
         (Some(found), _) | (None, Some(found)) => found,
         (None, None) => return Err(Violation::bad(":authority: it is missing; send it")),
@@ -70,9 +66,7 @@ fn check_authority(authority: Option<&str>, headers: &HeaderMap) -> Result<(), V
     if target::is_authority(found) {
         Ok(())
     } else {
-        Err(Violation::bad(
-            ":authority: it is no host and port; send for example `localhost:8080`",
-        ))
+        Err(Violation::bad(":authority: it is no host and port; send for example `localhost:8080`"))
     }
 }
 
@@ -82,24 +76,13 @@ fn check_fields(headers: &HeaderMap) -> Result<(), Violation> {
         parse_length(length.as_bytes())?;
     }
     if lengths.next().is_some() {
-        return Err(Violation::bad(
-            "content-length: found more than one; send it once",
-        ));
+        return Err(Violation::bad("content-length: found more than one; send it once"));
     }
-    if headers
-        .get_all(TE)
-        .iter()
-        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers"))
-    {
-        return Err(Violation::bad(
-            "te: only `trailers` is allowed in HTTP/2; leave the rest out",
-        ));
+    if headers.get_all(TE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        return Err(Violation::bad("te: only `trailers` is allowed in HTTP/2; leave the rest out"));
     }
     // RFC 9113 section 8.2.1. HTTP/1.1 would drop the space in silence.
-    match headers
-        .iter()
-        .find(|(_, value)| value.as_bytes().trim_ascii() != value.as_bytes())
-    {
+    match headers.iter().find(|(_, value)| value.as_bytes().trim_ascii() != value.as_bytes()) {
         None => Ok(()),
         Some((name, _)) => Err(Violation::bad(format!(
             "{name}: its value begins or ends with white space; remove it"
@@ -109,11 +92,7 @@ fn check_fields(headers: &HeaderMap) -> Result<(), Violation> {
 
 /// RFC 9113 section 8.2.3: the crumbs of a cookie are one field everywhere else.
 fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers
-        .get_all(COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() < 2 {
         return;
     }
@@ -146,11 +125,7 @@ mod tests {
             ("api", &[("te", "trailers")], true),
             ("api", &[("te", "gzip")], false),
             ("api", &[("content-length", "5")], true),
-            (
-                "api",
-                &[("content-length", "5"), ("content-length", "5")],
-                false,
-            ),
+            ("api", &[("content-length", "5"), ("content-length", "5")], false),
             ("api", &[("content-length", "+5")], false),
             ("api", &[("x", "y ")], false),
         ] {

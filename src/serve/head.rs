@@ -65,11 +65,7 @@ impl Head {
             // Bytes beyond the limit are not looked at, so that a cut makes no difference.
             let view = block.get(..max).unwrap_or(block);
             let Some(line) = self.lines.next(view)? else {
-                return if view.len() < max {
-                    Ok(Progress::Partial)
-                } else {
-                    Err(self.too_long())
-                };
+                return if view.len() < max { Ok(Progress::Partial) } else { Err(self.too_long()) };
             };
             match (self.version, line) {
                 (None, []) => {
@@ -83,10 +79,7 @@ impl Head {
                 (None, line) => self.version = Some(target::request_line(line)?),
                 (Some(version), []) => {
                     let framing = self.framing(version)?;
-                    return Ok(Progress::Whole {
-                        len: self.lines.consumed(),
-                        framing,
-                    });
+                    return Ok(Progress::Whole { len: self.lines.consumed(), framing });
                 }
                 (Some(_), line) => self.field(line)?,
             }
@@ -134,9 +127,7 @@ impl Head {
 
     fn content_length(&mut self, value: &[u8]) -> Result<(), Violation> {
         if self.length.is_some() {
-            return Err(Violation::bad(
-                "Content-Length: found more than one; send it once",
-            ));
+            return Err(Violation::bad("Content-Length: found more than one; send it once"));
         }
         self.length = Some(parse_length(value)?);
         Ok(())
@@ -159,9 +150,7 @@ impl Head {
 
     fn framing(&self, version: Version) -> Result<Framing, Violation> {
         if version == Version::Http11 && self.hosts == 0 {
-            return Err(Violation::bad(
-                "Host: it is missing; HTTP/1.1 requires it once",
-            ));
+            return Err(Violation::bad("Host: it is missing; HTTP/1.1 requires it once"));
         }
         match (self.chunked, self.length) {
             (true, Some(_)) => Err(Violation::bad(
@@ -189,17 +178,13 @@ impl Head {
 /// The value of `Content-Length`: digits, and no more than a signed 64-bit number, which is what other
 /// parsers on the way may have.
 pub(super) fn parse_length(value: &[u8]) -> Result<u64, Violation> {
-    let digits = str::from_utf8(value)
-        .ok()
-        .filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-    digits
-        .and_then(|digits| digits.parse::<i64>().ok()?.try_into().ok())
-        .ok_or_else(|| {
-            Violation::bad(format!(
-                "Content-Length: found `{}`; send one decimal number that fits into 63 bits",
-                shown(value)
-            ))
-        })
+    let digits = str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse::<i64>().ok()?.try_into().ok()).ok_or_else(|| {
+        Violation::bad(format!(
+            "Content-Length: found `{}`; send one decimal number that fits into 63 bits",
+            shown(value)
+        ))
+    })
 }
 
 pub(super) fn fields_too_large(detail: String) -> Violation {

@@ -86,12 +86,7 @@ async fn accept_any(
 ) -> io::Result<(usize, ListenerId, TcpStream, SocketAddr)> {
     poll_fn(|cx| {
         let count = listeners.len();
-        let order = listeners
-            .iter()
-            .enumerate()
-            .cycle()
-            .skip(turn % count.max(1))
-            .take(count);
+        let order = listeners.iter().enumerate().cycle().skip(turn % count.max(1)).take(count);
         for (index, (id, listener)) in order {
             if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                 return Poll::Ready(
@@ -108,7 +103,5 @@ async fn accept_any(
 fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    error
-        .raw_os_error()
-        .is_some_and(|code| exhausted.iter().any(|e| e.raw_os_error() == code))
+    error.raw_os_error().is_some_and(|code| exhausted.iter().any(|e| e.raw_os_error() == code))
 }

@@ -61,10 +61,7 @@ pub trait Exchanges: Clone + Send + Sync + 'static {
 
 /// What came in.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are requests, and none is kept"
-)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are requests, and none is kept")]
 pub enum Intake {
     /// A request whose head is valid. Its body may still turn out to be faulty: then reading it fails
     /// and [`Connection::violation`] says why.
@@ -94,11 +91,7 @@ impl Violation {
     }
 
     pub(crate) fn new(status: StatusCode, code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            detail: detail.into(),
-        }
+        Self { status, code, detail: detail.into() }
     }
 }
 
@@ -131,9 +124,6 @@ pub struct Timeouts {
 
 impl From<&ProxySettings> for Timeouts {
     fn from(settings: &ProxySettings) -> Self {
-        Self {
-            header: settings.header_timeout,
-            keep_alive: settings.keep_alive_timeout,
-        }
+        Self { header: settings.header_timeout, keep_alive: settings.keep_alive_timeout }
     }
 }

@@ -42,10 +42,7 @@ pub(super) enum Place {
 
 impl Scanner {
     pub(super) fn new() -> Self {
-        Self {
-            state: State::Head(Head::default()),
-            refusal: None,
-        }
+        Self { state: State::Head(Head::default()), refusal: None }
     }
 
     /// How many of the bytes may pass; at most one message begins. The rest must be shown again.

@@ -27,15 +27,9 @@ pub(super) async fn exchange<E: Exchanges>(
     let mut response = exchanges.call(intake, Arc::clone(&connection)).await;
     connection.upgrade_settled(response.status() == StatusCode::SWITCHING_PROTOCOLS);
     if connection.is_closing() && connection.protocol() == Protocol::Http1 {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| Answer {
-        body,
-        under_way,
-        taken: false,
-    }))
+    Ok(response.map(|body| Answer { body, under_way, taken: false }))
 }
 
 /// The request that hyper parsed, or the violation that stands behind it.
@@ -89,10 +83,7 @@ pub(super) struct UnderWay {
 impl UnderWay {
     pub(super) fn begin(connection: &Arc<Connection>, load: &Arc<Load>) -> Self {
         load.exchange_began();
-        Self {
-            connection: Arc::clone(connection),
-            load: Arc::clone(load),
-        }
+        Self { connection: Arc::clone(connection), load: Arc::clone(load) }
     }
 }
 

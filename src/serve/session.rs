@@ -138,11 +138,7 @@ async fn http1<S: Socket, E: Exchanges>(
         .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
-    watchdog.rest(if watchdog.rests_long() {
-        Rest::Dozing
-    } else {
-        Rest::Ready
-    });
+    watchdog.rest(if watchdog.rests_long() { Rest::Dozing } else { Rest::Ready });
     loop {
         obey(orders, connection);
         let expired = tokio::select! {
@@ -248,11 +244,7 @@ fn service<E: Exchanges>(
     let (exchanges, connection, load) = (exchanges.clone(), connection.clone(), load.clone());
     service_fn(move |request| {
         let intake = service::admit(request, &connection);
-        service::exchange(
-            exchanges.clone(),
-            intake,
-            UnderWay::begin(&connection, &load),
-        )
+        service::exchange(exchanges.clone(), intake, UnderWay::begin(&connection, &load))
     })
 }
 

@@ -59,17 +59,12 @@ impl Load {
 
     /// Open connections of one listener, upgraded ones included.
     pub fn connections_of(&self, listener: usize) -> i64 {
-        self.connections
-            .get(listener)
-            .map_or(0, |count| count.load(Ordering::Acquire))
+        self.connections.get(listener).map_or(0, |count| count.load(Ordering::Acquire))
     }
 
     /// Open connections of all listeners.
     pub fn connections(&self) -> i64 {
-        self.connections
-            .iter()
-            .map(|count| count.load(Ordering::Acquire))
-            .sum()
+        self.connections.iter().map(|count| count.load(Ordering::Acquire)).sum()
     }
 
     /// Exchanges whose response is not handed over yet.
@@ -140,11 +135,7 @@ impl Seat {
             count.fetch_add(1, Ordering::AcqRel);
             load.changed.notify_waiters();
         }
-        Self {
-            load: Arc::clone(load),
-            listener,
-            _permit: permit,
-        }
+        Self { load: Arc::clone(load), listener, _permit: permit }
     }
 }
 

@@ -48,10 +48,7 @@ pub(super) fn request_line(line: &[u8]) -> Result<Version, Violation> {
         return Err(Violation::new(
             StatusCode::NOT_IMPLEMENTED,
             Code::BadRequest,
-            format!(
-                "method: it has {} letters, the limit is {METHOD_MAX}",
-                method.len()
-            ),
+            format!("method: it has {} letters, the limit is {METHOD_MAX}", method.len()),
         ));
     }
     if method == b"CONNECT" {
@@ -88,10 +85,7 @@ fn check_version(version: &[u8]) -> Result<Version, Violation> {
             Err(Violation::new(
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 Code::BadRequest,
-                format!(
-                    "version: found `{}`; use HTTP/1.1 or HTTP/2",
-                    shown(version)
-                ),
+                format!("version: found `{}`; use HTTP/1.1 or HTTP/2", shown(version)),
             ))
         }
         _ => Err(Violation::bad(
@@ -114,18 +108,12 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Violation> {
 
 /// Origin form, RFC 9112 section 3.2.1.
 pub(super) fn check_path_and_query(target: &[u8]) -> Result<(), Violation> {
-    let query_from = target
-        .iter()
-        .position(|byte| *byte == b'?')
-        .unwrap_or(target.len());
+    let query_from = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at(query_from);
     // What `http::Uri` refuses or cuts off, and the backslash that others read as a slash.
     let refused_in_path = |byte: &&u8| !byte.is_ascii_graphic() || b"#<>\\^`".contains(byte);
     let refused_in_query = |byte: &&u8| !byte.is_ascii_graphic() || b"\"#<>".contains(byte);
-    let found = path
-        .iter()
-        .find(refused_in_path)
-        .or_else(|| query.iter().find(refused_in_query));
+    let found = path.iter().find(refused_in_path).or_else(|| query.iter().find(refused_in_query));
     match found {
         None => Ok(()),
         Some(byte) => Err(Violation::bad(format!(
@@ -145,15 +133,10 @@ fn check_absolute(target: &[u8]) -> Result<(), Violation> {
     };
     let rest = ["http://", "https://"].iter().find_map(|scheme| {
         let (start, rest) = target.split_at_checked(scheme.len())?;
-        start
-            .eq_ignore_ascii_case(scheme.as_bytes())
-            .then_some(rest)
+        start.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)
     });
     let rest = rest.ok_or_else(refused)?;
-    let path_from = rest
-        .iter()
-        .position(|byte| b"/?#".contains(byte))
-        .unwrap_or(rest.len());
+    let path_from = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(path_from);
     if !is_authority(authority) || http::Uri::try_from(target).is_err() {
         return Err(refused());
@@ -182,9 +165,7 @@ pub(super) fn is_authority(value: &[u8]) -> bool {
         }
         name => {
             !name.is_empty()
-                && name
-                    .iter()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b))
+                && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b))
         }
     };
     port_fits && host_fits

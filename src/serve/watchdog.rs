@@ -47,13 +47,7 @@ pub(super) struct Watchdog {
 impl Watchdog {
     pub(super) fn new(connection: Arc<Connection>, timeouts: Timeouts) -> Self {
         let sleep = Box::pin(tokio::time::sleep(timeouts.header));
-        Self {
-            connection,
-            timeouts,
-            rest: Rest::Ready,
-            watched: None,
-            sleep,
-        }
+        Self { connection, timeouts, rest: Rest::Ready, watched: None, sleep }
     }
 
     /// How the connection is kept from now on while it is idle.

@@ -51,11 +51,7 @@ impl Bound {
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
         let upstreams = settings.upstreams.iter().filter_map(|upstream| {
             let setting = format!("upstreams.{}.listen", upstream.name);
-            Some((
-                setting,
-                ListenerId::Upstream(Arc::clone(&upstream.name)),
-                upstream.listen?,
-            ))
+            Some((setting, ListenerId::Upstream(Arc::clone(&upstream.name)), upstream.listen?))
         });
         let main = settings.proxy.listen.iter().enumerate();
         let main =
@@ -83,12 +79,7 @@ impl Bound {
             addresses.push((id, address));
         }
         let connections_max = proxy.connections_max;
-        Ok(Self {
-            sockets,
-            addresses,
-            connections_max,
-            timeouts: Timeouts::from(proxy),
-        })
+        Ok(Self { sockets, addresses, connections_max, timeouts: Timeouts::from(proxy) })
     }
 
     /// The addresses really bound.
@@ -111,14 +102,9 @@ impl Bound {
         for (number, sockets) in self.sockets.into_iter().enumerate() {
             let ids = self.addresses.iter().map(|(id, _)| id.clone());
             let listeners: Vec<_> = ids.zip(sockets).collect();
-            let host = Host {
-                exchanges: exchanges.clone(),
-                orders: watching.clone(),
-                load: load.clone(),
-            };
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let host =
+                Host { exchanges: exchanges.clone(), orders: watching.clone(), load: load.clone() };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let alive = alive.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || {
@@ -129,13 +115,7 @@ impl Bound {
                 drop(alive);
             })?);
         }
-        Ok(Running {
-            orders,
-            load,
-            addresses: self.addresses,
-            threads,
-            all_gone,
-        })
+        Ok(Running { orders, load, addresses: self.addresses, threads, all_gone })
     }
 }
 
@@ -231,16 +211,9 @@ fn bind_for(asked: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Tc
         // instead of an error; without it, an address in use is told.
         bind(asked, ReusePort::No)?;
     }
-    let reuse = if workers > 1 {
-        ReusePort::Yes
-    } else {
-        ReusePort::No
-    };
+    let reuse = if workers > 1 { ReusePort::Yes } else { ReusePort::No };
     let first = bind(asked, reuse)?;
-    let address = first
-        .local_addr()?
-        .as_socket()
-        .ok_or(io::ErrorKind::Unsupported)?;
+    let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
     let mut sockets = vec![first];
     while sockets.len() < workers {
         sockets.push(bind(address, reuse)?);
@@ -249,10 +222,7 @@ fn bind_for(asked: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Tc
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
     }
-    Ok((
-        address,
-        sockets.into_iter().map(TcpListener::from).collect(),
-    ))
+    Ok((address, sockets.into_iter().map(TcpListener::from).collect()))
 }
 
 /// Whether other sockets may share the address.
@@ -263,11 +233,7 @@ enum ReusePort {
 }
 
 fn bind(address: SocketAddr, reuse: ReusePort) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a former process that linger in TIME_WAIT must not keep a restart from binding.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse == ReusePort::Yes)?;

@@ -230,9 +230,8 @@ impl Backend for Control {
         };
         let until = gateway.common.clock.now() + request.for_;
         let route = request.route.as_deref();
-        let was_found = found
-            .state
-            .with(|policy, cx| policy.force(cx, route, to, until, &request.reason));
+        let was_found =
+            found.state.with(|policy, cx| policy.force(cx, route, to, until, &request.reason));
         if !was_found {
             let routes = found.config.policy.routes.iter();
             return Err(ControlError::UnknownPart {
@@ -273,7 +272,9 @@ impl Backend for Control {
     fn reload(&self) -> Reload<'_> {
         Box::pin(async {
             let result = self.reload_now();
-            result.map(|(report, _)| report).map_err(|problems| ControlError::ReloadRefused { problems })
+            result
+                .map(|(report, _)| report)
+                .map_err(|problems| ControlError::ReloadRefused { problems })
         })
     }
 

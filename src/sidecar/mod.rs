@@ -122,8 +122,14 @@ impl Sidecar {
         if let Some(listener) = read_only {
             serve_admin(&mut tasks, listener, admin::metrics_router(backend), &ending);
         }
-        let sidecar =
-            Self { control, running, admin: admin_address, metrics: metrics_address, tasks, ending };
+        let sidecar = Self {
+            control,
+            running,
+            admin: admin_address,
+            metrics: metrics_address,
+            tasks,
+            ending,
+        };
         Ok(sidecar)
     }
 

@@ -28,11 +28,7 @@ pub struct AccessLogger {
 impl AccessLogger {
     /// Lines go to `writer`, between the events of the log.
     pub fn new(settings: LogSettings, writer: LogWriter) -> Self {
-        Self {
-            which: settings.access,
-            format: settings.format,
-            writer,
-        }
+        Self { which: settings.access, format: settings.format, writer }
     }
 
     /// Writes the line of a finished exchange, if it is to have one.
@@ -181,12 +177,8 @@ impl Attempt {
 
 /// Kinds that were waited for, without the others.
 fn waited(waits: &Waits) -> BTreeMap<&'static str, u64> {
-    let kinds = WaitKind::ALL
-        .into_iter()
-        .filter(|kind| !waits.of(*kind).is_zero());
-    kinds
-        .map(|kind| (kind.name(), ms(waits.of(kind))))
-        .collect()
+    let kinds = WaitKind::ALL.into_iter().filter(|kind| !waits.of(*kind).is_zero());
+    kinds.map(|kind| (kind.name(), ms(waits.of(kind)))).collect()
 }
 
 fn ms(span: Duration) -> u64 {

@@ -242,11 +242,7 @@ mod tests {
         let sink = Sink::default();
         let dropped = IntCounter::new("dropped", "Dropped.").unwrap();
         let writer = LogWriter::start(sink.clone(), dropped).unwrap();
-        let settings = LogSettings {
-            format,
-            level: LogLevel::Info,
-            access: AccessLog::Off,
-        };
+        let settings = LogSettings { format, level: LogLevel::Info, access: AccessLog::Off };
         tracing::subscriber::with_default(subscriber(settings, writer.clone(), false), events);
         assert!(writer.flush(Duration::from_secs(60)));
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
@@ -255,28 +251,18 @@ mod tests {
     #[test]
     fn a_text_line_tells_level_message_and_fields() {
         let text = written(LogFormat::Text, || {
-            tracing::warn!(
-                upstream = "github",
-                wait_ms = 12,
-                said = "not now",
-                "holding back"
-            );
+            tracing::warn!(upstream = "github", wait_ms = 12, said = "not now", "holding back");
             tracing::debug!("not at this level");
         });
 
         let (time, rest) = text.split_once(' ').unwrap();
         assert!(time.ends_with('Z') && time.contains('T'), "{time}");
-        assert_eq!(
-            rest,
-            " WARN holding back said=\"not now\" upstream=github wait_ms=12\n"
-        );
+        assert_eq!(rest, " WARN holding back said=\"not now\" upstream=github wait_ms=12\n");
     }
 
     #[test]
     fn a_json_line_is_one_object_with_the_same_fields() {
-        let text = written(LogFormat::Json, || {
-            tracing::info!(upstream = "github", "opened")
-        });
+        let text = written(LogFormat::Json, || tracing::info!(upstream = "github", "opened"));
 
         let line: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["message"], "opened");

@@ -44,9 +44,7 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let collector = ProcessCollector::for_self();
-        registry
-            .register(Box::new(collector))
-            .expect("a new registry has no process_* metrics");
+        registry.register(Box::new(collector)).expect("a new registry has no process_* metrics");
         let families = Families::new(&registry);
         for result in names::RELOAD_RESULTS {
             families.config_reloads.with_label_values(&[result]);
@@ -70,14 +68,8 @@ impl Metrics {
     /// The handles of one upstream. The same ones as before if its routes and breakers are the
     /// same; in any case the same series.
     pub fn upstream(&self, config: &UpstreamConfig) -> Arc<UpstreamMetrics> {
-        let mut known = self
-            .upstreams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(handles) = known
-            .get(&config.name)
-            .filter(|handles| handles.fits(config))
-        {
+        let mut known = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handles) = known.get(&config.name).filter(|handles| handles.fits(config)) {
             return Arc::clone(handles);
         }
         let handles = Arc::new(UpstreamMetrics::new(&self.families, config));
@@ -90,10 +82,7 @@ impl Metrics {
         let family = &self.families.key_rejections;
         let [queue_full, timeout] =
             names::KEY_REJECTIONS.map(|reason| family.with_label_values(&[pattern, reason]));
-        KeyMetrics {
-            queue_full,
-            timeout,
-        }
+        KeyMetrics { queue_full, timeout }
     }
 
     /// Counts an exchange that ended before an upstream was found for it.
@@ -104,26 +93,17 @@ impl Metrics {
     /// Notes that a configuration came into force.
     pub fn config_applied(&self, hash: &str, now: WallTime) {
         let [applied, _] = names::RELOAD_RESULTS;
-        self.families
-            .config_reloads
-            .with_label_values(&[applied])
-            .inc();
+        self.families.config_reloads.with_label_values(&[applied]).inc();
         self.families.config_ok.set(1.0);
         self.families.config_time.set(unix_seconds(now));
         self.families.config_info.reset();
-        self.families
-            .config_info
-            .with_label_values(&[hash])
-            .set(1.0);
+        self.families.config_info.with_label_values(&[hash]).set(1.0);
     }
 
     /// Notes that a configuration was refused and the old one goes on.
     pub fn config_refused(&self) {
         let [_, refused] = names::RELOAD_RESULTS;
-        self.families
-            .config_reloads
-            .with_label_values(&[refused])
-            .inc();
+        self.families.config_reloads.with_label_values(&[refused]).inc();
         self.families.config_ok.set(0.0);
     }
 
@@ -134,10 +114,7 @@ impl Metrics {
         for upstream in &settings.upstreams {
             live.insert((names::label::UPSTREAM, upstream.name.to_string()));
             for route in &upstream.policy.routes {
-                live.insert((
-                    names::label::ROUTE,
-                    format!("{}/{}", upstream.name, route.name),
-                ));
+                live.insert((names::label::ROUTE, format!("{}/{}", upstream.name, route.name)));
             }
         }
         for key in &settings.limits.keys {
@@ -155,14 +132,8 @@ impl Metrics {
             let of_route = label(names::label::BREAKER).and_then(names::route_of_breaker);
             let route = label(names::label::ROUTE).or(of_route);
             named(names::label::UPSTREAM, upstream.map(str::to_owned))
-                && named(
-                    names::label::ROUTE,
-                    upstream.zip(route).map(|(u, r)| format!("{u}/{r}")),
-                )
-                && named(
-                    names::label::KEY,
-                    label(names::label::KEY).map(str::to_owned),
-                )
+                && named(names::label::ROUTE, upstream.zip(route).map(|(u, r)| format!("{u}/{r}")))
+                && named(names::label::KEY, label(names::label::KEY).map(str::to_owned))
         };
         for family in self.families.counters() {
             forget(family, keep);
@@ -170,10 +141,7 @@ impl Metrics {
         for family in self.families.histograms() {
             forget(family, keep);
         }
-        let mut known = self
-            .upstreams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|name, _| live.contains(&(names::label::UPSTREAM, name.to_string())));
     }
 
@@ -270,11 +238,7 @@ impl Families {
     }
 
     fn histograms(&self) -> [&HistogramVec; 3] {
-        [
-            &self.request_duration,
-            &self.attempt_duration,
-            &self.wait_duration,
-        ]
+        [&self.request_duration, &self.attempt_duration, &self.wait_duration]
     }
 }
 
@@ -313,11 +277,8 @@ where
 {
     for collected in family.collect() {
         for metric in collected.get_metric() {
-            let labels: HashMap<&str, &str> = metric
-                .get_label()
-                .iter()
-                .map(|pair| (pair.name(), pair.value()))
-                .collect();
+            let labels: HashMap<&str, &str> =
+                metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
             if !keep(&labels) {
                 // It can only fail for a series that is not there, which is what is wanted.
                 let _ = family.remove(&labels);

@@ -34,13 +34,11 @@ pub struct MetricDef {
 }
 
 /// Client-visible latency. Waits are the point of this product, so 10 s would top out too early.
-const REQUEST_BUCKETS: &[f64] = &[
-    0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0,
-];
+const REQUEST_BUCKETS: &[f64] =
+    &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
 /// Latency of one attempt.
-const ATTEMPT_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
+const ATTEMPT_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// What forbear itself costs.
 const OVERHEAD_BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
 
@@ -50,12 +48,7 @@ const fn def(
     labels: &'static [&'static str],
     help: &'static str,
 ) -> MetricDef {
-    MetricDef {
-        name,
-        help,
-        kind,
-        labels,
-    }
+    MetricDef { name, help, kind, labels }
 }
 
 /// Declares the families and, from the same list, the catalogue: neither can miss an entry.
@@ -310,12 +303,7 @@ mod tests {
         for def in CATALOGUE {
             assert!(def.name.starts_with("forbear_"), "{}", def.name);
             assert!(def.help.ends_with('.'), "{}: {}", def.name, def.help);
-            assert_eq!(
-                def.name.ends_with("_total"),
-                def.kind == Counter,
-                "{}",
-                def.name
-            );
+            assert_eq!(def.name.ends_with("_total"), def.kind == Counter, "{}", def.name);
             assert!(seen.insert(def.name), "{} is declared twice", def.name);
         }
     }
@@ -337,10 +325,7 @@ mod tests {
             SendErrorKind::BadResponse,
             SendErrorKind::RequestBody,
         ] {
-            assert!(
-                ATTEMPT_ERRORS_ALL.contains(&attempt_error(kind)),
-                "{kind:?}"
-            );
+            assert!(ATTEMPT_ERRORS_ALL.contains(&attempt_error(kind)), "{kind:?}");
         }
     }
 }

@@ -80,9 +80,7 @@ fn breaker_gauges(upstreams: &[UpstreamView]) -> impl Iterator<Item = MetricFami
             open_until.set(&labels, until);
         }
     }
-    [state, failures, open_until]
-        .into_iter()
-        .flat_map(Computed::families)
+    [state, failures, open_until].into_iter().flat_map(Computed::families)
 }
 
 /// One series per configured key. Where that is a pattern, the pools behind it are as many as the
@@ -103,9 +101,7 @@ fn key_gauges(keys: &[KeyView]) -> impl Iterator<Item = MetricFamily> {
         in_use.set(&[pattern], taken.into());
         waiting.set(&[pattern], queue.into());
     }
-    [limit, in_use, waiting]
-        .into_iter()
-        .flat_map(Computed::families)
+    [limit, in_use, waiting].into_iter().flat_map(Computed::families)
 }
 
 fn process_gauges(process: &ProcessView) -> impl Iterator<Item = MetricFamily> {
@@ -115,9 +111,7 @@ fn process_gauges(process: &ProcessView) -> impl Iterator<Item = MetricFamily> {
     for (listener, connections) in &process.listeners {
         listeners.set(&[listener], (*connections).into());
     }
-    [draining, listeners]
-        .into_iter()
-        .flat_map(Computed::families)
+    [draining, listeners].into_iter().flat_map(Computed::families)
 }
 
 /// The quota that will bind first: the smallest share left, or the fewest requests where no limit
@@ -127,11 +121,9 @@ fn tightest(quotas: &[QuotaView]) -> Option<&QuotaView> {
         Some(limit) if limit > 0 => as_f64(quota.remaining) / as_f64(limit),
         Some(_) | None => f64::INFINITY,
     };
-    quotas.iter().min_by(|a, b| {
-        share(a)
-            .total_cmp(&share(b))
-            .then_with(|| a.remaining.cmp(&b.remaining))
-    })
+    quotas
+        .iter()
+        .min_by(|a, b| share(a).total_cmp(&share(b)).then_with(|| a.remaining.cmp(&b.remaining)))
 }
 
 /// A quota is a count of requests; beyond 2^32 of them a gauge need not be exact.

@@ -32,11 +32,7 @@ impl<const N: usize> Closed<N> {
 
     /// A value outside of the set counts as the last one, which is `other` where that can happen.
     pub(super) fn count(&self, value: &str) {
-        let index = self
-            .values
-            .iter()
-            .position(|known| *known == value)
-            .unwrap_or(N - 1);
+        let index = self.values.iter().position(|known| *known == value).unwrap_or(N - 1);
         if let Some(counter) = self.counters.get(index) {
             counter.inc();
         }
@@ -55,32 +51,20 @@ pub(super) struct RequestCounter {
 impl RequestCounter {
     /// `GET` answered 200 exists at 0; every further combination when it first happens.
     pub(super) fn new(families: &Families, upstream: Arc<str>, route: Arc<str>) -> Self {
-        let overflow = families
-            .label_overflow
-            .with_label_values(&[names::label::CODE]);
+        let overflow = families.label_overflow.with_label_values(&[names::label::CODE]);
         let series = Series::new(REQUEST_SERIES_MAX);
-        let counter = Self {
-            family: families.requests.clone(),
-            upstream,
-            route,
-            series,
-            overflow,
-        };
+        let counter = Self { family: families.requests.clone(), upstream, route, series, overflow };
         if *counter.upstream != *names::UNROUTED {
             let (method, ending) = ("GET", Ending::Ok);
-            counter.series.count((method, 200, ending), 0, || {
-                counter.handle(method, 200, ending)
-            });
+            counter.series.count((method, 200, ending), 0, || counter.handle(method, 200, ending));
         }
         counter
     }
 
     pub(super) fn count(&self, story: &Story) {
         let method = story.method.as_str();
-        let method = names::METHODS
-            .into_iter()
-            .find(|known| *known == method)
-            .unwrap_or(names::OTHER);
+        let method =
+            names::METHODS.into_iter().find(|known| *known == method).unwrap_or(names::OTHER);
         let (code, ending) = (story.status, story.ending);
         let handle = || self.handle(method, code, ending);
         if !self.series.count((method, code, ending), 1, handle) {
@@ -97,13 +81,7 @@ impl RequestCounter {
 
     fn folded(&self, ending: Ending) -> IntCounter {
         let outcome = names::outcome(ending);
-        let labels: [&str; 5] = [
-            &self.upstream,
-            &self.route,
-            names::OTHER,
-            names::OTHER,
-            &outcome,
-        ];
+        let labels: [&str; 5] = [&self.upstream, &self.route, names::OTHER, names::OTHER, &outcome];
         self.family.with_label_values(&labels)
     }
 }
@@ -119,29 +97,17 @@ pub(super) struct AttemptCounter {
 impl AttemptCounter {
     /// 200 and `none` exist at 0.
     pub(super) fn new(families: &Families, upstream: Arc<str>) -> Self {
-        let overflow = families
-            .label_overflow
-            .with_label_values(&[names::label::CODE]);
+        let overflow = families.label_overflow.with_label_values(&[names::label::CODE]);
         let series = Series::new(ATTEMPT_CODES_MAX);
-        let counter = Self {
-            family: families.attempts.clone(),
-            upstream,
-            series,
-            overflow,
-        };
+        let counter = Self { family: families.attempts.clone(), upstream, series, overflow };
         for status in [Some(200), None] {
-            counter
-                .series
-                .count(status, 0, || counter.handle(&code_label(status)));
+            counter.series.count(status, 0, || counter.handle(&code_label(status)));
         }
         counter
     }
 
     pub(super) fn count(&self, status: Option<u16>) {
-        if !self
-            .series
-            .count(status, 1, || self.handle(&code_label(status)))
-        {
+        if !self.series.count(status, 1, || self.handle(&code_label(status))) {
             self.overflow.inc();
             self.handle(names::OTHER).inc();
         }
@@ -169,10 +135,7 @@ struct Series<K> {
 
 impl<K: Copy + Eq> Series<K> {
     fn new(max: usize) -> Self {
-        Self {
-            known: RwLock::default(),
-            max,
-        }
+        Self { known: RwLock::default(), max }
     }
 
     /// Adds `by` to the series of `key`, made with `make` if it is new. False if there is no room.

@@ -11,7 +11,6 @@ use std::time::Duration;
 use super::metrics::Metrics;
 use super::scrape;
 use super::story::{AttemptStory, Decision, Ending, RequestId, Story};
-use crate::telemetry::view::ProcessView;
 use crate::config::settings::{
     AccessLog, AdminSettings, LogFormat, LogLevel, LogSettings, Origin, ProxySettings, Scheme,
     Settings, StateSettings, TlsConfig, UpstreamConfig,
@@ -22,6 +21,7 @@ use crate::policy::settings::{
     UpstreamSettings,
 };
 use crate::policy::time::WallTime;
+use crate::telemetry::view::ProcessView;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -50,11 +50,7 @@ fn route(name: &str, breaker: Option<BreakerSettings>) -> RouteSettings {
             attempts_max: NonZeroU8::MIN,
             throttled_counts: false,
             unsafe_503: false,
-            backoff: Backoff {
-                family: BackoffFamily::Fixed,
-                base: ms(1),
-                max: ms(1),
-            },
+            backoff: Backoff { family: BackoffFamily::Fixed, base: ms(1), max: ms(1) },
             budget_ratio: 0.2,
             budget_floor_per_minute: 10,
         },
@@ -66,11 +62,7 @@ fn route(name: &str, breaker: Option<BreakerSettings>) -> RouteSettings {
 fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
     UpstreamConfig {
         name: name.into(),
-        origin: Origin {
-            scheme: Scheme::Https,
-            host: "api.example".into(),
-            port: 443,
-        },
+        origin: Origin { scheme: Scheme::Https, host: "api.example".into(), port: 443 },
         base_path: String::new(),
         prefix: format!("/{name}"),
         hosts: Vec::new(),
@@ -92,10 +84,7 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
 }
 
 fn github() -> UpstreamConfig {
-    upstream(
-        "github",
-        vec![route("default", None), route("search", Some(breaker()))],
-    )
+    upstream("github", vec![route("default", None), route("search", Some(breaker()))])
 }
 
 fn answered(n: u8, status: u16, class: Class, took: u64) -> AttemptStory {
@@ -121,15 +110,8 @@ fn recovered() -> Story {
         ..answered(1, 429, Class::Throttled, 100)
     };
     Story {
-        id: RequestId::new(
-            WallTime {
-                unix_ms: 1_768_471_200_123,
-            },
-            7,
-        ),
-        started: WallTime {
-            unix_ms: 1_768_471_200_123,
-        },
+        id: RequestId::new(WallTime { unix_ms: 1_768_471_200_123 }, 7),
+        started: WallTime { unix_ms: 1_768_471_200_123 },
         upstream: Some("github".into()),
         route: Some("search".into()),
         method: http::Method::GET,
@@ -154,9 +136,7 @@ fn text(metrics: &Metrics) -> String {
 
 /// The value of a series, given as it is written.
 fn value(text: &str, series: &str) -> Option<f64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map(|value| value.parse().unwrap())
 }
 
@@ -178,16 +158,9 @@ fn settings(upstreams: Vec<UpstreamConfig>) -> Settings {
             drain_timeout: ms(1),
             drain_idle: ms(1),
         },
-        admin: AdminSettings {
-            listen,
-            token: None,
-        },
+        admin: AdminSettings { listen, token: None },
         metrics_listen: None,
-        state: StateSettings {
-            path: ":memory:".into(),
-            ledger_keep: ms(1),
-            ledger_rows_max: 1,
-        },
+        state: StateSettings { path: ":memory:".into(), ledger_keep: ms(1), ledger_rows_max: 1 },
         log: LOG,
         limits: LimitSettings {
             in_flight_max: 1,
@@ -200,8 +173,5 @@ fn settings(upstreams: Vec<UpstreamConfig>) -> Settings {
     }
 }
 
-const LOG: LogSettings = LogSettings {
-    format: LogFormat::Json,
-    level: LogLevel::Info,
-    access: AccessLog::All,
-};
+const LOG: LogSettings =
+    LogSettings { format: LogFormat::Json, level: LogLevel::Info, access: AccessLog::All };

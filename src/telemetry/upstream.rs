@@ -12,9 +12,9 @@ use super::metrics::Families;
 use super::names;
 use super::series::{AttemptCounter, Closed, RequestCounter};
 use super::story::{AttemptStory, Decision, Ending, Story};
-use crate::telemetry::view::BreakerState;
 use crate::config::settings::UpstreamConfig;
 use crate::policy::outcome::{Class, Sent, WaitKind};
+use crate::telemetry::view::BreakerState;
 
 /// Counters and histograms of one upstream.
 pub struct UpstreamMetrics {
@@ -76,11 +76,8 @@ impl UpstreamMetrics {
             duration: families.request_duration.with_label_values(&[name]),
             attempt_duration: families.attempt_duration.with_label_values(&[name]),
             overhead: families.overhead.clone(),
-            waits: WaitKind::ALL.map(|kind| {
-                families
-                    .wait_duration
-                    .with_label_values(&[name, kind.name()])
-            }),
+            waits: WaitKind::ALL
+                .map(|kind| families.wait_duration.with_label_values(&[name, kind.name()])),
             recovered: Closed::new(&families.recovered, name, names::RECOVERED_BY),
             body_bytes: names::DIRECTIONS
                 .map(|direction| families.body_bytes.with_label_values(&[name, direction])),
@@ -94,10 +91,7 @@ impl UpstreamMetrics {
 
     /// Whether these handles are right for `config`, too.
     pub(super) fn fits(&self, config: &UpstreamConfig) -> bool {
-        let mine = self
-            .routes
-            .iter()
-            .map(|route| (&route.name, route.breaker.clone()));
+        let mine = self.routes.iter().map(|route| (&route.name, route.breaker.clone()));
         mine.eq(breakers(config))
     }
 
@@ -118,10 +112,7 @@ impl UpstreamMetrics {
         request.inc_by(story.bytes_up);
         response.inc_by(story.bytes_down);
         let sending = story.attempts.iter().map(|attempt| attempt.took).sum();
-        let overhead = story
-            .took
-            .saturating_sub(story.waited.total())
-            .saturating_sub(sending);
+        let overhead = story.took.saturating_sub(story.waited.total()).saturating_sub(sending);
         self.overhead.observe(overhead.as_secs_f64());
 
         for attempt in &story.attempts {
@@ -179,29 +170,15 @@ const USUAL_TRANSITIONS: [(BreakerState, BreakerState); 4] = [
 /// Each route with the label of the breaker that decides about it.
 fn breakers(config: &UpstreamConfig) -> impl Iterator<Item = (&Arc<str>, String)> {
     config.policy.routes.iter().map(|route| {
-        let own = route
-            .breaker
-            .as_ref()
-            .map(|_| names::breaker_of_route(&route.name));
-        (
-            &route.name,
-            own.unwrap_or_else(|| names::BREAKER_UPSTREAM.to_owned()),
-        )
+        let own = route.breaker.as_ref().map(|_| names::breaker_of_route(&route.name));
+        (&route.name, own.unwrap_or_else(|| names::BREAKER_UPSTREAM.to_owned()))
     })
 }
 
 /// How an attempt that was repeated had ended, one of [`names::RETRY_REASONS`].
 fn retry_reason(attempt: &AttemptStory) -> &'static str {
-    let [
-        too_many,
-        unavailable,
-        server_error,
-        status,
-        connect,
-        timeout,
-        reset,
-        stale,
-    ] = names::RETRY_REASONS;
+    let [too_many, unavailable, server_error, status, connect, timeout, reset, stale] =
+        names::RETRY_REASONS;
     match (attempt.status, attempt.class, attempt.sent) {
         (Some(429), _, _) => too_many,
         (Some(503), _, _) => unavailable,

@@ -79,13 +79,8 @@ pub enum BreakerState {
 
 impl BreakerState {
     /// All states, in the order of [`names::BREAKER_STATES`].
-    pub const ALL: [Self; 5] = [
-        Self::Closed,
-        Self::Open,
-        Self::HalfOpen,
-        Self::ForcedOpen,
-        Self::Disabled,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Closed, Self::Open, Self::HalfOpen, Self::ForcedOpen, Self::Disabled];
 
     /// The word in JSON, tables and labels.
     pub fn name(self) -> &'static str {
@@ -264,17 +259,12 @@ fn parse(text: &str) -> Option<WallTime> {
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
     let ms = number(20, 23)?;
     // The year begins in March, so that the leap day is its last day (as in `WallTime`'s Display).
-    let (year, month_from_march) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month_from_march) =
+        if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     let days = 365 * year + leap_days + (153 * month_from_march + 2) / 5 + day - 1 - 719_468;
     let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
-    let parsed = WallTime {
-        unix_ms: seconds * 1000 + ms,
-    };
+    let parsed = WallTime { unix_ms: seconds * 1000 + ms };
     // Printing it again checks separators and ranges at once.
     (shape && parsed.to_string() == text).then_some(parsed)
 }
@@ -294,13 +284,9 @@ mod tests {
 
     #[test]
     fn a_moment_of_another_form_is_refused() {
-        for text in [
-            "",
-            "now",
-            "2026-13-01T00:00:00.000Z",
-            "2026-02-30T00:00:00.000Z",
-            "2026-01-15",
-        ] {
+        for text in
+            ["", "now", "2026-13-01T00:00:00.000Z", "2026-02-30T00:00:00.000Z", "2026-01-15"]
+        {
             assert!(parse(text).is_none(), "{text}");
         }
     }

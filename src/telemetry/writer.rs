@@ -55,9 +55,7 @@ impl LogWriter {
             dropped,
         });
         let writer = Self(Arc::clone(&shared));
-        std::thread::Builder::new()
-            .name("log".into())
-            .spawn(move || shared.write_to(sink))?;
+        std::thread::Builder::new().name("log".into()).spawn(move || shared.write_to(sink))?;
         Ok(writer)
     }
 
@@ -90,9 +88,7 @@ impl Shared {
 
     fn write_to(&self, mut sink: impl Write) {
         loop {
-            let waited = self
-                .more
-                .wait_while(self.lock(), |backlog| backlog.lines.is_empty());
+            let waited = self.more.wait_while(self.lock(), |backlog| backlog.lines.is_empty());
             let mut backlog = waited.unwrap_or_else(PoisonError::into_inner);
             let lines = std::mem::take(&mut backlog.lines);
             backlog.bytes = 0;
@@ -144,10 +140,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = OneLine<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        OneLine {
-            writer: self,
-            text: Vec::new(),
-        }
+        OneLine { writer: self, text: Vec::new() }
     }
 }
 
@@ -183,11 +176,7 @@ mod tests {
         let (let_go, go) = mpsc::sync_channel(0);
         let written = Arc::new(Mutex::new(Vec::new()));
         let dropped = IntCounter::new("dropped", "Dropped.").unwrap();
-        let sink = Blocked {
-            begun,
-            go,
-            written: Arc::clone(&written),
-        };
+        let sink = Blocked { begun, go, written: Arc::clone(&written) };
         let writer = LogWriter::start(sink, dropped.clone()).unwrap();
         let line = vec![b'x'; BACKLOG_BYTES_MAX / 4];
 
@@ -197,15 +186,8 @@ mod tests {
             writer.line(line.clone());
         }
 
-        assert_eq!(
-            dropped.get(),
-            2,
-            "four lines fit beside the one that is being written"
-        );
-        assert!(
-            !writer.flush(Duration::from_millis(1)),
-            "a blocked sink cannot be flushed"
-        );
+        assert_eq!(dropped.get(), 2, "four lines fit beside the one that is being written");
+        assert!(!writer.flush(Duration::from_millis(1)), "a blocked sink cannot be flushed");
         drop(let_go);
         assert!(writer.flush(Duration::from_secs(60)));
         assert_eq!(written.lock().unwrap().len(), 5 * line.len());

@@ -52,11 +52,8 @@ impl Replay {
     ) -> Self {
         let length = source.size_hint().exact();
         // A body that is announced too large is not recorded up to the bound in vain.
-        let bytes_max = if length.is_some_and(|n| n > per_exchange_max) {
-            0
-        } else {
-            per_exchange_max
-        };
+        let bytes_max =
+            if length.is_some_and(|n| n > per_exchange_max) { 0 } else { per_exchange_max };
         Self(Arc::new(Mutex::new(Inner {
             ended: source.is_end_stream(),
             source,
@@ -89,10 +86,7 @@ impl Replay {
             (inner.attempt.wrapping_add(1), inner.begin())
         };
         reader.into_iter().for_each(Waker::wake);
-        Some(RequestBody {
-            replay: self.clone(),
-            attempt,
-        })
+        Some(RequestBody { replay: self.clone(), attempt })
     }
 
     /// Whether [`Replay::attempt`] would give a body.
@@ -178,9 +172,7 @@ impl Replay {
             }
             Poll::Ready(true)
         });
-        tokio::time::timeout(time_max, drained)
-            .await
-            .unwrap_or(false)
+        tokio::time::timeout(time_max, drained).await.unwrap_or(false)
     }
 
     #[cfg(test)]
@@ -353,16 +345,11 @@ impl RequestBody {
     pub fn empty() -> Self {
         let memory = Arc::new(ReplayMemory::new(0));
         let replay = Replay::new(Source::Empty, 0, memory, Duration::ZERO);
-        replay
-            .attempt()
-            .expect("nothing was read of a new body, so it can be sent")
+        replay.attempt().expect("nothing was read of a new body, so it can be sent")
     }
 
     pub(super) fn upload(&self) -> Upload {
-        Upload {
-            replay: self.replay.clone(),
-            attempt: self.attempt,
-        }
+        Upload { replay: self.replay.clone(), attempt: self.attempt }
     }
 }
 

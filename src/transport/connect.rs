@@ -43,10 +43,7 @@ pub type Dial = Arc<dyn Fn() -> Dialing + Send + Sync>;
 /// How connections to one upstream are made.
 pub(super) enum Connector {
     /// Over TCP, and TLS where the scheme asks for it.
-    Tcp {
-        resolver: Resolver,
-        tls: Option<Box<Tls>>,
-    },
+    Tcp { resolver: Resolver, tls: Option<Box<Tls>> },
     /// Over pipes within the process.
     Memory(Dial),
 }
@@ -71,14 +68,9 @@ impl Connector {
     pub(super) async fn connect(&self, offer: Offer, deadline: Instant) -> Result<Link, SendError> {
         match self {
             Self::Memory(dial) => {
-                let io = timeout_at(deadline, dial())
-                    .await
-                    .map_err(|_| late("connect"))?;
+                let io = timeout_at(deadline, dial()).await.map_err(|_| late("connect"))?;
                 let io = io.map_err(|error| connect_error(&error))?;
-                Ok(Link {
-                    io: Box::new(io),
-                    is_http2: false,
-                })
+                Ok(Link { io: Box::new(io), is_http2: false })
             }
             Self::Tcp { resolver, tls } => {
                 let addresses = resolver
@@ -90,10 +82,7 @@ impl Connector {
                     .map_err(|_| late("connect"))?
                     .map_err(|error| connect_error(&error))?;
                 match tls {
-                    None => Ok(Link {
-                        io: Box::new(tcp),
-                        is_http2: false,
-                    }),
+                    None => Ok(Link { io: Box::new(tcp), is_http2: false }),
                     Some(tls) => timeout_at(deadline, secure(tcp, tls, offer))
                         .await
                         .map_err(|_| late("the TLS handshake"))?,
@@ -171,22 +160,13 @@ async fn secure(tcp: TcpStream, tls: &Tls, offer: Offer) -> Result<Link, SendErr
         .await
         .map_err(|error| handshake_error(&error))?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok(Link {
-        io: Box::new(stream),
-        is_http2,
-    })
+    Ok(Link { io: Box::new(stream), is_http2 })
 }
 
 fn handshake_error(error: &io::Error) -> SendError {
-    match error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-    {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(inner) => unsent(tls::kind_of(inner), format!("TLS handshake: {inner}")),
-        None => unsent(
-            SendErrorKind::TlsProtocol,
-            format!("TLS handshake: {}", error.kind()),
-        ),
+        None => unsent(SendErrorKind::TlsProtocol, format!("TLS handshake: {}", error.kind())),
     }
 }
 
@@ -201,18 +181,11 @@ fn connect_error(error: &io::Error) -> SendError {
 }
 
 fn late(phase: &str) -> SendError {
-    unsent(
-        SendErrorKind::ConnectTimeout,
-        format!("{phase} took too long"),
-    )
+    unsent(SendErrorKind::ConnectTimeout, format!("{phase} took too long"))
 }
 
 fn unsent(kind: SendErrorKind, detail: String) -> SendError {
-    SendError {
-        kind,
-        nothing_sent: true,
-        detail,
-    }
+    SendError { kind, nothing_sent: true, detail }
 }
 
 #[cfg(test)]

@@ -45,11 +45,7 @@ struct Answer {
 
 impl Resolver {
     pub(super) fn new(host: &str, port: u16) -> Self {
-        Self {
-            host: host.to_owned(),
-            port,
-            last: Mutex::new(None),
-        }
+        Self { host: host.to_owned(), port, last: Mutex::new(None) }
     }
 
     /// Addresses in the order in which they should be tried; never empty.
@@ -61,10 +57,7 @@ impl Resolver {
             return Ok(Arc::from([SocketAddr::new(address, self.port)]));
         }
         let now = timer::now();
-        let last = self
-            .last()
-            .clone()
-            .filter(|answer| now < answer.usable_until);
+        let last = self.last().clone().filter(|answer| now < answer.usable_until);
         let patience = match &last {
             Some(answer) if now < answer.fresh_until => return Ok(answer.addresses.clone()),
             Some(_) => now + deadline.saturating_duration_since(now) / REFRESH_SHARE,
@@ -79,23 +72,13 @@ impl Resolver {
                 });
                 Ok(addresses)
             }
-            failure => last
-                .map(|answer| answer.addresses)
-                .ok_or_else(|| match failure {
-                    Ok(failed) => {
-                        let reason = failed
-                            .err()
-                            .map_or_else(String::new, |error| error.to_string());
-                        (
-                            SendErrorKind::Dns,
-                            format!("the name was not resolved: {reason}"),
-                        )
-                    }
-                    Err(_) => (
-                        SendErrorKind::DnsTimeout,
-                        "the resolver did not answer".to_owned(),
-                    ),
-                }),
+            failure => last.map(|answer| answer.addresses).ok_or_else(|| match failure {
+                Ok(failed) => {
+                    let reason = failed.err().map_or_else(String::new, |error| error.to_string());
+                    (SendErrorKind::Dns, format!("the name was not resolved: {reason}"))
+                }
+                Err(_) => (SendErrorKind::DnsTimeout, "the resolver did not answer".to_owned()),
+            }),
         }
     }
 
@@ -110,16 +93,11 @@ async fn look_up(host: String, port: u16) -> io::Result<Arc<[SocketAddr]>> {
     // only until nobody waits for it any more.
     let found = tokio::spawn(async move {
         let _permit = permit;
-        tokio::net::lookup_host((host, port))
-            .await
-            .map(Iterator::collect::<Vec<_>>)
+        tokio::net::lookup_host((host, port)).await.map(Iterator::collect::<Vec<_>>)
     });
     let addresses = interleave(&found.await.map_err(io::Error::other)??);
     if addresses.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the answer has no address",
-        ));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the answer has no address"));
     }
     Ok(addresses.into())
 }
@@ -155,27 +133,16 @@ mod tests {
         let parse = |list: &[&str]| -> Vec<SocketAddr> {
             list.iter().map(|text| text.parse().unwrap()).collect()
         };
-        let found = parse(&[
-            "[::1]:1",
-            "[::2]:1",
-            "[::2]:1",
-            "127.0.0.1:1",
-            "127.0.0.2:1",
-        ]);
+        let found = parse(&["[::1]:1", "[::2]:1", "[::2]:1", "127.0.0.1:1", "127.0.0.2:1"]);
 
         let order = interleave(&found);
 
-        assert_eq!(
-            order,
-            parse(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "127.0.0.2:1"])
-        );
+        assert_eq!(order, parse(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "127.0.0.2:1"]));
     }
 
     #[test]
     fn of_a_thousand_addresses_only_a_few_are_kept() {
-        let found: Vec<SocketAddr> = (1..=1000)
-            .map(|port| ([127, 0, 0, 1], port).into())
-            .collect();
+        let found: Vec<SocketAddr> = (1..=1000).map(|port| ([127, 0, 0, 1], port).into()).collect();
 
         assert_eq!(interleave(&found).len(), ADDRESSES_MAX);
     }

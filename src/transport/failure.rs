@@ -23,20 +23,12 @@ pub(super) struct Facts {
 
 /// No response head in time.
 pub(super) fn late(facts: Facts) -> SendError {
-    told(
-        facts,
-        SendErrorKind::HeadTimeout,
-        "no response head in time".to_owned(),
-    )
+    told(facts, SendErrorKind::HeadTimeout, "no response head in time".to_owned())
 }
 
 /// A peer that only ever says "wait".
 pub(super) fn too_many_informational(facts: Facts) -> SendError {
-    told(
-        facts,
-        SendErrorKind::BadResponse,
-        "too many informational responses".to_owned(),
-    )
+    told(facts, SendErrorKind::BadResponse, "too many informational responses".to_owned())
 }
 
 /// Classifies what hyper says.
@@ -60,19 +52,13 @@ pub(super) fn of_hyper(error: &hyper::Error, facts: Facts) -> SendError {
     }
     if error.is_canceled() && !facts.nothing_received {
         // The peer spoke before it was asked.
-        return told(
-            facts,
-            SendErrorKind::BadResponse,
-            "bytes before the request".to_owned(),
-        );
+        return told(facts, SendErrorKind::BadResponse, "bytes before the request".to_owned());
     }
     broken(facts, "closed before the response head")
 }
 
 fn of_http2(error: &h2::Error, facts: Facts) -> SendError {
-    let reason = error
-        .reason()
-        .map_or_else(String::new, |reason| reason.to_string());
+    let reason = error.reason().map_or_else(String::new, |reason| reason.to_string());
     if let Some(error) = error.get_io() {
         return broken(facts, &error.kind().to_string());
     }
@@ -80,18 +66,11 @@ fn of_http2(error: &h2::Error, facts: Facts) -> SendError {
     // processed; all others end with the connection's own error.
     let is_refused = error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM);
     if error.is_remote() && is_refused {
-        let facts = Facts {
-            nothing_sent: true,
-            ..facts
-        };
+        let facts = Facts { nothing_sent: true, ..facts };
         return told(facts, SendErrorKind::Refused, format!("HTTP/2: {reason}"));
     }
     if error.is_library() {
-        return told(
-            facts,
-            SendErrorKind::BadResponse,
-            format!("HTTP/2: {reason}"),
-        );
+        return told(facts, SendErrorKind::BadResponse, format!("HTTP/2: {reason}"));
     }
     told(facts, SendErrorKind::Reset, format!("HTTP/2: {reason}"))
 }
@@ -99,11 +78,7 @@ fn of_http2(error: &h2::Error, facts: Facts) -> SendError {
 /// The connection ended. If it had been idle, that is no news about the upstream.
 fn broken(facts: Facts, detail: &str) -> SendError {
     let is_stale = facts.is_reused && facts.nothing_received;
-    let kind = if is_stale {
-        SendErrorKind::Stale
-    } else {
-        SendErrorKind::Reset
-    };
+    let kind = if is_stale { SendErrorKind::Stale } else { SendErrorKind::Reset };
     let protocol = if facts.is_http2 { "HTTP/2" } else { "HTTP/1.1" };
     told(facts, kind, format!("{protocol} connection: {detail}"))
 }
@@ -112,16 +87,10 @@ fn broken(facts: Facts, detail: &str) -> SendError {
 fn told(facts: Facts, kind: SendErrorKind, detail: String) -> SendError {
     let nothing_sent = facts.nothing_sent;
     match facts.body_fault {
-        Some(fault) => SendError {
-            kind: SendErrorKind::RequestBody,
-            nothing_sent,
-            detail: fault.to_string(),
-        },
-        None => SendError {
-            kind,
-            nothing_sent,
-            detail,
-        },
+        Some(fault) => {
+            SendError { kind: SendErrorKind::RequestBody, nothing_sent, detail: fault.to_string() }
+        }
+        None => SendError { kind, nothing_sent, detail },
     }
 }
 

@@ -40,9 +40,7 @@ pub(super) fn for_http1<B: Body>(request: &mut Request<B>) {
         !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     if is_of_unknown_length {
         // Said explicitly: hyper would send a GET or HEAD of unknown length without its body.
-        request
-            .headers_mut()
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
@@ -71,11 +69,7 @@ pub(super) fn vet<B>(
     asked_upgrade: bool,
 ) -> Result<bool, &'static str> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return if asked_upgrade {
-            Ok(false)
-        } else {
-            Err("101 that nobody asked for")
-        };
+        return if asked_upgrade { Ok(false) } else { Err("101 that nobody asked for") };
     }
     // A peer of HTTP/1.0 would make hyper send requests of unknown length without their bodies.
     let mut is_reusable = response.version() != Version::HTTP_10;
@@ -95,9 +89,7 @@ pub(super) fn vet<B>(
 
 /// The bytes as given. An absolute URI without a path means `/`.
 fn path_of(uri: &Uri) -> PathAndQuery {
-    uri.path_and_query()
-        .cloned()
-        .unwrap_or_else(|| PathAndQuery::from_static("/"))
+    uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 fn frame<B: Body>(request: &mut Request<B>) {
@@ -152,14 +144,7 @@ mod tests {
     #[test]
     fn path_and_query_survive_both_protocols_byte_for_byte() {
         let authority = Authority::from_static("fallback");
-        for target in [
-            "/",
-            "/a%2Fb//c/../d;x?q=%20&&=?",
-            "/?",
-            "/a?b?c",
-            "*",
-            "/%e4%bd%a0",
-        ] {
+        for target in ["/", "/a%2Fb//c/../d;x?q=%20&&=?", "/?", "/a?b?c", "*", "/%e4%bd%a0"] {
             let mut there = request(target);
             for_http2(&mut there, &Scheme::HTTPS, &authority);
             assert_eq!(there.uri().path_and_query().unwrap().as_str(), target);
@@ -172,29 +157,18 @@ mod tests {
     fn http2_gets_the_host_as_authority_and_nothing_that_belongs_to_a_connection() {
         let mut request = request("/x");
 
-        for_http2(
-            &mut request,
-            &Scheme::HTTPS,
-            &Authority::from_static("fallback"),
-        );
+        for_http2(&mut request, &Scheme::HTTPS, &Authority::from_static("fallback"));
 
         assert_eq!(request.uri(), "https://api.example:8443/x");
-        let left: Vec<_> = request
-            .headers()
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
-            .collect();
+        let left: Vec<_> =
+            request.headers().iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
         assert_eq!(left, [("te", "trailers"), ("content-length", "4")]);
     }
 
     #[test]
     fn a_request_that_http2_did_not_take_gets_its_host_back() {
         let mut request = request("/x");
-        for_http2(
-            &mut request,
-            &Scheme::HTTPS,
-            &Authority::from_static("fallback"),
-        );
+        for_http2(&mut request, &Scheme::HTTPS, &Authority::from_static("fallback"));
 
         for_http1(&mut request);
 
@@ -218,18 +192,9 @@ mod tests {
         assert_eq!(check(Version::HTTP_11, &[length]), (Some(true), true));
         assert_eq!(check(Version::HTTP_11, &[chunked]), (Some(true), false));
         assert_eq!(check(Version::HTTP_10, &[length]), (Some(false), true));
-        assert_eq!(
-            check(Version::HTTP_11, &[chunked, length]),
-            (Some(false), false)
-        );
+        assert_eq!(check(Version::HTTP_11, &[chunked, length]), (Some(false), false));
         assert_eq!(check(Version::HTTP_11, &[chunked, chunked]).0, None);
-        assert_eq!(
-            check(Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")]).0,
-            None
-        );
-        assert_eq!(
-            check(Version::HTTP_11, &[("transfer-encoding", "gzip")]).0,
-            None
-        );
+        assert_eq!(check(Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")]).0, None);
+        assert_eq!(check(Version::HTTP_11, &[("transfer-encoding", "gzip")]).0, None);
     }
 }

@@ -73,18 +73,11 @@ impl Connection {
     /// Begins to speak HTTP. Nothing of a request is involved yet.
     pub(super) async fn open(link: Link, target: &Target) -> Result<Self, SendError> {
         let meter = Arc::new(Meter::default());
-        let io = TokioIo::new(Metered {
-            io: link.io,
-            meter: meter.clone(),
-        });
+        let io = TokioIo::new(Metered { io: link.io, meter: meter.clone() });
         let open = target.count_open();
         let failed = |error: hyper::Error| {
             let kind = SendErrorKind::Reset;
-            SendError {
-                kind,
-                nothing_sent: true,
-                detail: format!("HTTP handshake: {error}"),
-            }
+            SendError { kind, nothing_sent: true, detail: format!("HTTP handshake: {error}") }
         };
         if link.is_http2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -102,11 +95,7 @@ impl Connection {
                 // How it ended is told to each request by its own error.
                 let _ = connection.await;
             });
-            return Ok(Self::Http2(Http2 {
-                sender,
-                meter,
-                users: Arc::new(()),
-            }));
+            return Ok(Self::Http2(Http2 { sender, meter, users: Arc::new(()) }));
         }
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
@@ -119,11 +108,7 @@ impl Connection {
             let _ = connection.with_upgrades().await;
         });
         let task = CloseOnDrop(Some(task.abort_handle()));
-        Ok(Self::Http1(Http1 {
-            sender,
-            meter,
-            task,
-        }))
+        Ok(Self::Http1(Http1 { sender, meter, task }))
     }
 
     /// Sends one request and waits for the head of its response.
@@ -178,10 +163,7 @@ impl Connection {
                 let error = of_hyper(failed.error(), facts(request.is_some()));
                 Err(Failure { error, request })
             }
-            Err(verdict) => Err(Failure {
-                error: verdict(facts(false)),
-                request: None,
-            }),
+            Err(verdict) => Err(Failure { error: verdict(facts(false)), request: None }),
         }
     }
 }
@@ -303,9 +285,7 @@ impl AsyncRead for Metered {
 impl Metered {
     fn record(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = &outcome {
-            self.meter
-                .written
-                .fetch_add(*count as u64, Ordering::Release);
+            self.meter.written.fetch_add(*count as u64, Ordering::Release);
         }
         outcome
     }

@@ -77,11 +77,7 @@ impl Target {
             Scheme::Https => (UriScheme::HTTPS, Some(Box::new(Tls::new(origin, tls)?))),
         };
         let host = &origin.host;
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.clone()
-        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let authority = Authority::try_from(format!("{host}:{}", origin.port))
             .map_err(|_| TargetError::Settings(format!("{host} is no host name")))?;
         let resolver = Resolver::new(&origin.host, origin.port);
@@ -92,12 +88,7 @@ impl Target {
     /// An upstream within the process, over pipes: the seam for tests with a paused clock.
     pub fn in_memory(dial: Dial, connect_timeout: Duration) -> Self {
         let authority = Authority::from_static("memory");
-        Self::with(
-            Connector::Memory(dial),
-            UriScheme::HTTP,
-            authority,
-            connect_timeout,
-        )
+        Self::with(Connector::Memory(dial), UriScheme::HTTP, authority, connect_timeout)
     }
 
     /// Unique within the process; the key of the pool.
@@ -119,14 +110,7 @@ impl Target {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let open = Arc::new(AtomicI64::new(0));
-        Self {
-            id,
-            scheme,
-            authority,
-            connect_timeout,
-            connector,
-            open,
-        }
+        Self { id, scheme, authority, connect_timeout, connector, open }
     }
 
     fn count_open(&self) -> Open {
@@ -167,28 +151,16 @@ pub async fn send(
     let upload = request.body().upload();
     let asked_upgrade = head::wants_upgrade(&request);
     let mut request = request;
-    let mut pooled_tries = if options.fresh || asked_upgrade {
-        0
-    } else {
-        POOLED_TRIES_MAX
-    };
+    let mut pooled_tries = if options.fresh || asked_upgrade { 0 } else { POOLED_TRIES_MAX };
     loop {
-        let pooled = if pooled_tries > 0 {
-            pool::take(target)
-        } else {
-            None
-        };
+        let pooled = if pooled_tries > 0 { pool::take(target) } else { None };
         pooled_tries = pooled_tries.saturating_sub(1);
         let is_reused = pooled.is_some();
         let mut connection = match pooled {
             Some(connection) => connection,
             None => {
                 let by = timer::after(target.connect_timeout).min(deadline);
-                let offer = if asked_upgrade {
-                    Offer::Http1
-                } else {
-                    Offer::Any
-                };
+                let offer = if asked_upgrade { Offer::Http1 } else { Offer::Any };
                 let link = target.connector.connect(offer, by).await?;
                 Connection::open(link, target).await?
             }
@@ -196,30 +168,14 @@ pub async fn send(
         if let (false, Connection::Http2(shared)) = (is_reused, &connection) {
             pool::share(target, shared);
         }
-        match connection
-            .exchange(request, &upload, target, is_reused, deadline)
-            .await
-        {
+        match connection.exchange(request, &upload, target, is_reused, deadline).await {
             Ok(response) => {
-                let lease = Lease {
-                    target: target.clone(),
-                    connection: None,
-                    upload,
-                    is_reusable: false,
-                };
-                return receive(
-                    response,
-                    connection,
-                    lease,
-                    asked_upgrade,
-                    options.idle_timeout,
-                );
+                let lease =
+                    Lease { target: target.clone(), connection: None, upload, is_reusable: false };
+                return receive(response, connection, lease, asked_upgrade, options.idle_timeout);
             }
             // The pooled connection was gone before it took the request: nothing has happened.
-            Err(Failure {
-                request: Some(untouched),
-                ..
-            }) if is_reused => request = *untouched,
+            Err(Failure { request: Some(untouched), .. }) if is_reused => request = *untouched,
             Err(failure) => return Err(failure.error),
         }
     }
@@ -245,10 +201,6 @@ fn receive(
         }
         connection @ (Connection::Http1(_) | Connection::Http2(_)) => Some(connection),
     };
-    let lease = Lease {
-        connection,
-        is_reusable,
-        ..lease
-    };
+    let lease = Lease { connection, is_reusable, ..lease };
     Ok(response.map(|incoming| ResponseBody::new(incoming, lease, idle_timeout)))
 }

@@ -54,10 +54,7 @@ pub(super) fn take(target: &Target) -> Option<Connection> {
             return Some(Connection::Http2(connection.clone()));
         }
         // One that is not ready yet is still writing the end of its last request.
-        let newest = idle
-            .http1
-            .iter()
-            .rposition(|(connection, _)| connection.is_ready())?;
+        let newest = idle.http1.iter().rposition(|(connection, _)| connection.is_ready())?;
         Some(Connection::Http1(idle.http1.remove(newest).0))
     })
     .flatten()
@@ -78,15 +75,8 @@ pub(super) fn put_back(target: &Arc<Target>, connection: Http1) {
 /// Makes an HTTP/2 connection known to later requests, unless there is one already.
 pub(super) fn share(target: &Arc<Target>, connection: &Http2) {
     insert(target, |idle| {
-        let is_new = idle
-            .http2
-            .as_ref()
-            .is_none_or(|(known, _)| known.is_closed());
-        if is_new {
-            idle.http2.replace((connection.clone(), timer::now()))
-        } else {
-            None
-        }
+        let is_new = idle.http2.as_ref().is_none_or(|(known, _)| known.is_closed());
+        if is_new { idle.http2.replace((connection.clone(), timer::now())) } else { None }
     });
 }
 
@@ -153,8 +143,7 @@ fn with<T>(action: impl FnOnce(&mut Pool) -> T) -> Option<T> {
 impl Idle {
     fn discard_dead(&mut self, now: Instant) {
         let is_expired = |used: Instant| now.saturating_duration_since(used) >= IDLE_MAX;
-        self.http1
-            .retain(|(connection, used)| !connection.is_closed() && !is_expired(*used));
+        self.http1.retain(|(connection, used)| !connection.is_closed() && !is_expired(*used));
         self.http2.take_if(|(connection, used)| {
             connection.is_closed() || (connection.is_idle() && is_expired(*used))
         });
@@ -164,9 +153,9 @@ impl Idle {
 #[cfg(test)]
 pub(super) fn idle_count(target: &Target) -> usize {
     with(|pool| {
-        pool.targets.get(&target.id()).map_or(0, |idle| {
-            idle.http1.iter().filter(|(c, _)| c.is_ready()).count()
-        })
+        pool.targets
+            .get(&target.id())
+            .map_or(0, |idle| idle.http1.iter().filter(|(c, _)| c.is_ready()).count())
     })
     .unwrap_or(0)
 }

@@ -23,10 +23,7 @@ pub struct ReplayMemory {
 impl ReplayMemory {
     /// `max` in bytes; 0 switches replay off.
     pub fn new(max: u64) -> Self {
-        Self {
-            used: AtomicU64::new(0),
-            max: AtomicU64::new(max),
-        }
+        Self { used: AtomicU64::new(0), max: AtomicU64::new(max) }
     }
 
     /// Bytes kept at present.
@@ -80,14 +77,7 @@ pub(super) struct Recording {
 
 impl Recording {
     pub(super) fn new(bytes_max: u64, memory: Arc<ReplayMemory>) -> Self {
-        Self {
-            sealed: Vec::new(),
-            tail: BytesMut::new(),
-            bytes: 0,
-            reserved: 0,
-            bytes_max,
-            memory,
-        }
+        Self { sealed: Vec::new(), tail: BytesMut::new(), bytes: 0, reserved: 0, bytes_max, memory }
     }
 
     /// Makes sure that `bytes` more will fit; false, and nothing taken, if they cannot.
@@ -106,10 +96,7 @@ impl Recording {
     #[must_use]
     pub(super) fn push(&mut self, piece: &Bytes) -> bool {
         let length = piece.len() as u64;
-        let fits = self
-            .bytes
-            .checked_add(length)
-            .is_some_and(|sum| sum <= self.bytes_max);
+        let fits = self.bytes.checked_add(length).is_some_and(|sum| sum <= self.bytes_max);
         let missing = length.saturating_sub(self.reserved);
         if !fits || !self.memory.take(missing) {
             return false;
@@ -131,25 +118,16 @@ impl Recording {
     /// What follows `place`, and the place behind it; `None` at the end.
     pub(super) fn read(&self, place: Place) -> Option<(Bytes, Place)> {
         if let Some(segment) = self.sealed.get(place.segment) {
-            let next = Place {
-                segment: place.segment + 1,
-                offset: 0,
-            };
+            let next = Place { segment: place.segment + 1, offset: 0 };
             return Some((segment.clone(), next));
         }
-        let rest = self
-            .tail
-            .get(place.offset..)
-            .filter(|rest| !rest.is_empty())?;
+        let rest = self.tail.get(place.offset..).filter(|rest| !rest.is_empty())?;
         Some((Bytes::copy_from_slice(rest), self.end()))
     }
 
     /// Behind the last piece.
     pub(super) fn end(&self) -> Place {
-        Place {
-            segment: self.sealed.len(),
-            offset: self.tail.len(),
-        }
+        Place { segment: self.sealed.len(), offset: self.tail.len() }
     }
 
     fn seal(&mut self) {

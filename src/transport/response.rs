@@ -65,12 +65,7 @@ pub struct ResponseBody {
 impl ResponseBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, idle_timeout: Duration) -> Self {
         let patience = Patience::new(idle_timeout);
-        let mut body = Self {
-            incoming,
-            patience,
-            lease: Some(lease),
-            has_failed: false,
-        };
+        let mut body = Self { incoming, patience, lease: Some(lease), has_failed: false };
         body.finish_at_end();
         body
     }

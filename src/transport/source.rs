@@ -53,9 +53,7 @@ impl Source {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self {
-            Self::Incoming(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|error| fault_of(&error)),
+            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(|error| fault_of(&error)),
             Self::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *self = Self::Empty;
@@ -63,9 +61,9 @@ impl Source {
             }
             Self::Empty => Poll::Ready(None),
             #[cfg(test)]
-            Self::Scripted(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|error| fault_of(error.as_ref())),
+            Self::Scripted(body) => {
+                Pin::new(body).poll_frame(cx).map_err(|error| fault_of(error.as_ref()))
+            }
         }
     }
 
@@ -94,19 +92,16 @@ impl Source {
 fn fault_of(error: &(dyn StdError + 'static)) -> BodyFault {
     let mut cause = Some(error);
     while let Some(current) = cause {
-        let is_malformed = match (
-            current.downcast_ref::<io::Error>(),
-            current.downcast_ref::<h2::Error>(),
-        ) {
-            (Some(io), _) => matches!(
-                io.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
-            ),
-            (None, Some(h2)) => h2.is_library(),
-            (None, None) => current
-                .downcast_ref::<hyper::Error>()
-                .is_some_and(hyper::Error::is_parse),
-        };
+        let is_malformed =
+            match (current.downcast_ref::<io::Error>(), current.downcast_ref::<h2::Error>()) {
+                (Some(io), _) => {
+                    matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+                }
+                (None, Some(h2)) => h2.is_library(),
+                (None, None) => {
+                    current.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)
+                }
+            };
         if is_malformed {
             return BodyFault::Malformed;
         }

@@ -36,23 +36,14 @@ struct Wait {
 
 impl Patience {
     pub(super) fn new(span: Duration) -> Self {
-        Self {
-            span,
-            wait: None,
-            sleep: None,
-        }
+        Self { span, wait: None, sleep: None }
     }
 
     /// Goes on waiting, or begins to. Ready when this wait has lasted too long.
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let span = self.span;
-        let wait = *self.wait.get_or_insert_with(|| Wait {
-            since: now(),
-            due: after(span),
-        });
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(sleep_until(wait.due)));
+        let wait = *self.wait.get_or_insert_with(|| Wait { since: now(), due: after(span) });
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(wait.due)));
         loop {
             ready!(sleep.as_mut().poll(cx));
             if sleep.deadline() >= wait.due {
@@ -66,8 +57,6 @@ impl Patience {
 
     /// Ends the present wait, and tells how long it was.
     pub(super) fn rest(&mut self) -> Duration {
-        self.wait
-            .take()
-            .map_or(Duration::ZERO, |wait| now().duration_since(wait.since))
+        self.wait.take().map_or(Duration::ZERO, |wait| now().duration_since(wait.since))
     }
 }

@@ -44,10 +44,7 @@ pub(super) struct Tls {
 impl Tls {
     pub(super) fn new(origin: &Origin, settings: &TlsConfig) -> Result<Self, TargetError> {
         let name = ServerName::try_from(origin.host.clone()).map_err(|_| {
-            TargetError::Settings(format!(
-                "{} is no name that a certificate can have",
-                origin.host
-            ))
+            TargetError::Settings(format!("{} is no name that a certificate can have", origin.host))
         })?;
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -64,11 +61,7 @@ impl Tls {
         let mut http1 = any.clone();
         any.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self {
-            name,
-            any: Arc::new(any),
-            http1: Arc::new(http1),
-        })
+        Ok(Self { name, any: Arc::new(any), http1: Arc::new(http1) })
     }
 }
 
@@ -101,8 +94,7 @@ fn verifier(
     if let Some(path) = &settings.ca_file {
         let own = Arc::make_mut(&mut roots);
         for certificate in certificates(path)? {
-            own.add(certificate)
-                .map_err(|error| file_error(path, &error))?;
+            own.add(certificate).map_err(|error| file_error(path, &error))?;
         }
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
@@ -150,8 +142,5 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TargetError
 }
 
 fn file_error(path: &Path, reason: &(impl ToString + ?Sized)) -> TargetError {
-    TargetError::File {
-        path: path.display().to_string(),
-        reason: reason.to_string(),
-    }
+    TargetError::File { path: path.display().to_string(), reason: reason.to_string() }
 }

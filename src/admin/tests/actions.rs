@@ -10,13 +10,8 @@ async fn an_override_reaches_the_breaker_with_its_reason_and_duration() {
 
     let short = r#"{"state":"open","reason":" vendor down ","for":"30m","route":"search"}"#;
     let answer = served.send(path, &[], short).await;
-    assert_eq!(
-        (answer.status.as_u16(), &answer.json()["name"]),
-        (200, &"github".into())
-    );
-    served
-        .send(path, &[], r#"{"state":"auto","reason":"over"}"#)
-        .await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["name"]), (200, &"github".into()));
+    served.send(path, &[], r#"{"state":"auto","reason":"over"}"#).await;
 
     let expected = [
         r#"github ForceBreaker { state: Open, reason: "vendor down", for_: 1800s, route: Some("search") }"#,
@@ -49,18 +44,10 @@ async fn a_mistake_in_a_body_is_named_and_changes_nothing() {
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains(said), "{body}: {detail}");
     }
-    let form = served
-        .send(path, &[("content-type", "text/plain")], "{}")
-        .await;
-    assert_eq!(
-        (form.status.as_u16(), form.code().as_str()),
-        (415, "unsupported_media_type")
-    );
+    let form = served.send(path, &[("content-type", "text/plain")], "{}").await;
+    assert_eq!((form.status.as_u16(), form.code().as_str()), (415, "unsupported_media_type"));
     let large = served.send(path, &[], &"x".repeat(20_000)).await;
-    assert_eq!(
-        (large.status.as_u16(), large.code().as_str()),
-        (413, "bad_body")
-    );
+    assert_eq!((large.status.as_u16(), large.code().as_str()), (413, "bad_body"));
     assert_eq!(fake.asked(), [""; 0]);
 }
 
@@ -69,23 +56,14 @@ async fn an_unknown_upstream_is_answered_with_the_known_ones() {
     let served = Served::open(&Fake::new());
     for (line, body) in [
         ("GET /api/v1/upstreams/gitlab", ""),
-        (
-            "POST /api/v1/upstreams/gitlab/breaker",
-            r#"{"state":"open","reason":"x"}"#,
-        ),
+        ("POST /api/v1/upstreams/gitlab/breaker", r#"{"state":"open","reason":"x"}"#),
         ("POST /api/v1/upstreams/gitlab/cooldown/clear", ""),
     ] {
         let answer = served.send(line, &[], body).await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.code().as_str()),
-            (404, "unknown_upstream")
-        );
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "unknown_upstream"));
         let problem = answer.json();
         assert_eq!(problem["known"], serde_json::json!(["github", "jira"]));
-        assert_eq!(
-            problem["detail"],
-            "There is no upstream gitlab. Configured: github, jira."
-        );
+        assert_eq!(problem["detail"], "There is no upstream gitlab. Configured: github, jira.");
     }
 }
 
@@ -98,22 +76,11 @@ async fn cooldowns_reload_and_quit_need_no_body() {
         ("POST /api/v1/reload", 200),
         ("POST /api/v1/quit", 202),
     ] {
-        assert_eq!(
-            served.send(line, &[("content-type", "")], "").await.status,
-            status,
-            "{line}"
-        );
+        assert_eq!(served.send(line, &[("content-type", "")], "").await.status, status, "{line}");
     }
     let scoped = r#"{"scope":"route search"}"#;
-    served
-        .send("POST /api/v1/upstreams/jira/cooldown/clear", &[], scoped)
-        .await;
-    let expected = [
-        "jira clear None",
-        "reload",
-        "quit",
-        r#"jira clear Some("route search")"#,
-    ];
+    served.send("POST /api/v1/upstreams/jira/cooldown/clear", &[], scoped).await;
+    let expected = ["jira clear None", "reload", "quit", r#"jira clear Some("route search")"#];
     assert_eq!(fake.asked(), expected);
 }
 
@@ -121,16 +88,9 @@ async fn cooldowns_reload_and_quit_need_no_body() {
 async fn a_get_changes_nothing_and_says_what_would() {
     let fake = Fake::new();
     let served = Served::open(&fake);
-    for path in [
-        "/api/v1/quit",
-        "/api/v1/reload",
-        "/api/v1/upstreams/github/breaker",
-    ] {
+    for path in ["/api/v1/quit", "/api/v1/reload", "/api/v1/upstreams/github/breaker"] {
         let answer = served.send(&format!("GET {path}"), &[], "").await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.code().as_str()),
-            (405, "method_not_allowed")
-        );
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (405, "method_not_allowed"));
         assert_eq!(answer.headers["allow"], "POST", "{path}");
     }
     assert_eq!(fake.asked(), [""; 0]);

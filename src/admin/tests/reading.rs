@@ -31,28 +31,16 @@ async fn views_are_json_and_the_page_is_html() {
     let upstreams = served.send("GET /api/v1/upstreams", &[], "").await;
     assert_eq!(upstreams.headers["content-type"], "application/json");
     assert_eq!(upstreams.json()[1]["name"], "jira");
-    assert_eq!(
-        served
-            .send("GET /api/v1/upstreams/jira", &[], "")
-            .await
-            .json()["name"],
-        "jira"
-    );
-    assert_eq!(
-        served.send("GET /api/v1/keys", &[], "").await.json()[0]["waiting"],
-        3
-    );
+    assert_eq!(served.send("GET /api/v1/upstreams/jira", &[], "").await.json()["name"], "jira");
+    assert_eq!(served.send("GET /api/v1/keys", &[], "").await.json()[0]["waiting"], 3);
     let page = served.send("GET /", &[], "").await;
     assert!(page.text().contains("api/v1/upstreams") && !page.text().contains("src="));
 }
 
 #[tokio::test]
 async fn probes_tell_life_from_readiness() {
-    let draining = Fake {
-        ready: false,
-        asked: Mutex::default(),
-        events: broadcast::Sender::new(1),
-    };
+    let draining =
+        Fake { ready: false, asked: Mutex::default(), events: broadcast::Sender::new(1) };
     let served = Served::open(&Arc::new(draining));
     assert_eq!(served.send("GET /healthz", &[], "").await.text(), "ok\n");
     let ready = served.send("GET /readyz", &[], "").await;
@@ -65,11 +53,7 @@ async fn what_does_not_exist_yet_is_a_problem_with_a_way_out() {
     let served = Served::open(&Fake::new());
     for path in ["/api/v1/exchanges/01", "/api/v1/preflight", "/api", "/x"] {
         let answer = served.send(&format!("GET {path}"), &[], "").await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.code().as_str()),
-            (404, "not_found"),
-            "{path}"
-        );
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "not_found"), "{path}");
         assert!(answer.json()["detail"].as_str().unwrap().contains(path));
     }
 }
@@ -102,10 +86,7 @@ async fn a_reader_that_lags_loses_events_and_is_told() {
     }
 
     let text = until(&mut body, &format!("event {}", EVENTS + 2)).await;
-    assert!(
-        text.contains("event: lost\ndata: {\"lost\":3}\n\n"),
-        "{text}"
-    );
+    assert!(text.contains("event: lost\ndata: {\"lost\":3}\n\n"), "{text}");
     assert!(!text.contains("event 2"), "{text}");
 }
 
@@ -120,10 +101,7 @@ async fn readers_of_events_are_bounded_and_give_their_place_back() {
         readers.push(body);
     }
     let refused = served.send("GET /api/v1/events", &[], "").await;
-    assert_eq!(
-        (refused.status.as_u16(), refused.code().as_str()),
-        (503, "too_many_readers")
-    );
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "too_many_readers"));
 
     readers.clear();
     // The server notices a closed connection when it next looks; each event makes it look.

@@ -23,37 +23,22 @@ pub(super) struct Setting {
 
 impl Setting {
     pub(super) const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self {
-            name,
-            kind,
-            default: None,
-            required: false,
-            doc,
-        }
+        Self { name, kind, default: None, required: false, doc }
     }
 
     /// With a value for when nothing is typed.
     pub(super) const fn or(self, default: &'static str) -> Self {
-        Self {
-            default: Some(default),
-            ..self
-        }
+        Self { default: Some(default), ..self }
     }
 
     /// Must be typed.
     pub(super) const fn required(self) -> Self {
-        Self {
-            required: true,
-            ..self
-        }
+        Self { required: true, ..self }
     }
 
     /// Without a default of its own, as the surrounding table has it.
     pub(super) const fn inherited(self) -> Self {
-        Self {
-            default: None,
-            ..self
-        }
+        Self { default: None, ..self }
     }
 
     /// What stands in its tables; empty for a value.
@@ -88,27 +73,15 @@ pub(super) const ROOT: &[Setting] = &[
         Kind::Table(process::METRICS),
         "An optional read-only listener: /metrics, /healthz, /readyz.",
     ),
-    Setting::new(
-        "state",
-        Kind::Table(process::STATE),
-        "What outlives the process.",
-    ),
+    Setting::new("state", Kind::Table(process::STATE), "What outlives the process."),
     Setting::new("log", Kind::Table(process::LOG), "What is logged, and how."),
-    Setting::new(
-        "limits",
-        Kind::Table(process::LIMITS),
-        "Limits of the whole process.",
-    ),
+    Setting::new("limits", Kind::Table(process::LIMITS), "Limits of the whole process."),
     Setting::new(
         "keys",
         Kind::Named(NameRule::Key, process::KEYS),
         "Concurrency keys: named pools that requests join, across upstreams.",
     ),
-    Setting::new(
-        "defaults",
-        Kind::Table(upstream::DEFAULTS),
-        "What every upstream starts from.",
-    ),
+    Setting::new("defaults", Kind::Table(upstream::DEFAULTS), "What every upstream starts from."),
     Setting::new(
         "upstreams",
         Kind::Named(NameRule::Plain, UPSTREAM),
@@ -130,20 +103,10 @@ pub(super) const fn limit(max: u64) -> Kind {
 
 /// A number of which 0 makes no sense, and why.
 pub(super) const fn at_least_one(max: u64, why: &'static str) -> Kind {
-    Kind::Count {
-        min: 1,
-        max,
-        why,
-        fix: "Write 1 or more.",
-    }
+    Kind::Count { min: 1, max, why, fix: "Write 1 or more." }
 }
 
 /// A number of which 0 has a meaning.
 pub(super) const fn count(max: u64) -> Kind {
-    Kind::Count {
-        min: 0,
-        max,
-        why: "it cannot be negative",
-        fix: "Write 0 or more.",
-    }
+    Kind::Count { min: 0, max, why: "it cannot be negative", fix: "Write 0 or more." }
 }

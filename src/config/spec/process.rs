@@ -4,12 +4,8 @@ use super::super::kind::Kind;
 use super::{SPAN, SPAN_OR_ZERO, Setting, at_least_one, count, limit};
 
 pub(super) const PROXY: &[Setting] = &[
-    Setting::new(
-        "listen",
-        Kind::Addresses,
-        "Where callers connect: one address or a list.",
-    )
-    .or("127.0.0.1:8080"),
+    Setting::new("listen", Kind::Addresses, "Where callers connect: one address or a list.")
+        .or("127.0.0.1:8080"),
     Setting::new(
         "workers",
         Kind::Workers,
@@ -22,18 +18,10 @@ pub(super) const PROXY: &[Setting] = &[
         "Connections of callers at most, all listeners together.",
     )
     .or("4096"),
-    Setting::new(
-        "header_timeout",
-        SPAN,
-        "A request head must be complete within this time.",
-    )
-    .or("10s"),
-    Setting::new(
-        "body_timeout",
-        SPAN,
-        "Longest pause between two pieces of a request body.",
-    )
-    .or("30s"),
+    Setting::new("header_timeout", SPAN, "A request head must be complete within this time.")
+        .or("10s"),
+    Setting::new("body_timeout", SPAN, "Longest pause between two pieces of a request body.")
+        .or("30s"),
     Setting::new(
         "keep_alive_timeout",
         SPAN,
@@ -55,12 +43,8 @@ pub(super) const PROXY: &[Setting] = &[
 ];
 
 pub(super) const ADMIN: &[Setting] = &[
-    Setting::new(
-        "listen",
-        Kind::Address,
-        "Where dashboard, API and metrics are served.",
-    )
-    .or("127.0.0.1:8081"),
+    Setting::new("listen", Kind::Address, "Where dashboard, API and metrics are served.")
+        .or("127.0.0.1:8081"),
     Setting::new(
         "token",
         Kind::Table(SECRET),
@@ -74,11 +58,7 @@ const SECRET: &[Setting] = &[
         Kind::Text,
         "The file that holds the secret, from the folder of this configuration.",
     ),
-    Setting::new(
-        "env",
-        Kind::Text,
-        "The environment variable that holds the secret.",
-    ),
+    Setting::new("env", Kind::Text, "The environment variable that holds the secret."),
 ];
 
 pub(super) const METRICS: &[Setting] = &[Setting::new(
@@ -95,12 +75,7 @@ pub(super) const STATE: &[Setting] = &[
         "The database file, from the working directory; :memory: keeps nothing.",
     )
     .or("forbear.db"),
-    Setting::new(
-        "ledger_keep",
-        SPAN,
-        "How long the story of an exchange is kept.",
-    )
-    .or("7d"),
+    Setting::new("ledger_keep", SPAN, "How long the story of an exchange is kept.").or("7d"),
     Setting::new(
         "ledger_rows_max",
         at_least_one(1_000_000_000, "with 0 nothing would be remembered"),
@@ -115,27 +90,15 @@ pub(super) const STATE: &[Setting] = &[
 ];
 
 const SHARED: &[Setting] = &[
-    Setting::new(
-        "url",
-        Kind::Text,
-        "postgres://, redis://, rediss:// or redis+cluster://.",
-    )
-    .required(),
-    Setting::new(
-        "namespace",
-        Kind::Text,
-        "Sidecars of one namespace share what they know.",
-    )
-    .or("default"),
+    Setting::new("url", Kind::Text, "postgres://, redis://, rediss:// or redis+cluster://.")
+        .required(),
+    Setting::new("namespace", Kind::Text, "Sidecars of one namespace share what they know.")
+        .or("default"),
 ];
 
 pub(super) const LOG: &[Setting] = &[
-    Setting::new(
-        "format",
-        Kind::Choice(&["json", "text"]),
-        "JSON for machines, text for people.",
-    )
-    .or("json"),
+    Setting::new("format", Kind::Choice(&["json", "text"]), "JSON for machines, text for people.")
+        .or("json"),
     Setting::new(
         "level",
         Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
@@ -157,12 +120,8 @@ pub(super) const LIMITS: &[Setting] = &[
         "Attempts in flight at most, over all upstreams.",
     )
     .or("128"),
-    Setting::new(
-        "queue_max",
-        count(1_000_000),
-        "Exchanges waiting at most, over all upstreams.",
-    )
-    .or("4000"),
+    Setting::new("queue_max", count(1_000_000), "Exchanges waiting at most, over all upstreams.")
+        .or("4000"),
     Setting::new(
         "replay_memory_max",
         Kind::Size,

@@ -3,12 +3,8 @@
 use super::super::kind::Kind;
 use super::{SPAN, SPAN_OR_ZERO, Setting, at_least_one, count, limit};
 
-const IN_FLIGHT_MAX: Setting = Setting::new(
-    "in_flight_max",
-    limit(100_000),
-    "Attempts in flight at most.",
-)
-.or("16");
+const IN_FLIGHT_MAX: Setting =
+    Setting::new("in_flight_max", limit(100_000), "Attempts in flight at most.").or("16");
 const QUEUE_MAX: Setting = Setting::new(
     "queue_max",
     count(1_000_000),
@@ -23,54 +19,30 @@ const MAX_WAIT: Setting = Setting::new(
 .or("50s");
 const CONNECT_TIMEOUT: Setting =
     Setting::new("connect_timeout", SPAN, "TCP and TLS together.").or("5s");
-const ATTEMPT_TIMEOUT: Setting = Setting::new(
-    "attempt_timeout",
-    SPAN,
-    "From sending an attempt to the head of its response.",
-)
-.or("60s");
-const IDLE_TIMEOUT: Setting = Setting::new(
-    "idle_timeout",
-    SPAN,
-    "Longest pause between two pieces of a response body.",
-)
-.or("60s");
+const ATTEMPT_TIMEOUT: Setting =
+    Setting::new("attempt_timeout", SPAN, "From sending an attempt to the head of its response.")
+        .or("60s");
+const IDLE_TIMEOUT: Setting =
+    Setting::new("idle_timeout", SPAN, "Longest pause between two pieces of a response body.")
+        .or("60s");
 const MODE: Setting = Setting::new(
     "mode",
     Kind::Choice(&["enforce", "shadow"]),
     "shadow decides and records, and does not act.",
 )
 .or("enforce");
-const KEY: Setting = Setting::new(
-    "key",
-    Kind::Text,
-    "The concurrency key of requests that name none.",
-);
-const PROFILE: Setting = Setting::new(
-    "profile",
-    Kind::Text,
-    "The name of a known API. Only recorded in this version.",
-);
-const CA_FILE: Setting = Setting::new(
-    "ca_file",
-    Kind::Text,
-    "PEM file with roots to trust besides the usual ones.",
-);
-const CLIENT_CERT: Setting = Setting::new(
-    "client_cert",
-    Kind::Text,
-    "PEM file with the certificate chain for mutual TLS.",
-);
-const CLIENT_KEY: Setting = Setting::new(
-    "client_key",
-    Kind::Text,
-    "PEM file with the private key of client_cert.",
-);
-const RETRY_TABLE: Setting = Setting::new(
-    "retry",
-    Kind::Table(RETRY),
-    "When and how an attempt is repeated.",
-);
+const KEY: Setting =
+    Setting::new("key", Kind::Text, "The concurrency key of requests that name none.");
+const PROFILE: Setting =
+    Setting::new("profile", Kind::Text, "The name of a known API. Only recorded in this version.");
+const CA_FILE: Setting =
+    Setting::new("ca_file", Kind::Text, "PEM file with roots to trust besides the usual ones.");
+const CLIENT_CERT: Setting =
+    Setting::new("client_cert", Kind::Text, "PEM file with the certificate chain for mutual TLS.");
+const CLIENT_KEY: Setting =
+    Setting::new("client_key", Kind::Text, "PEM file with the private key of client_cert.");
+const RETRY_TABLE: Setting =
+    Setting::new("retry", Kind::Table(RETRY), "When and how an attempt is repeated.");
 const BREAKER_TABLE: Setting = Setting::new(
     "breaker",
     Kind::Table(BREAKER),
@@ -108,16 +80,8 @@ pub(in crate::config) const UPSTREAM: &[Setting] = &[
         Kind::PathPrefix,
         "Paths that begin with it go to this upstream, without it; /<name> if not set.",
     ),
-    Setting::new(
-        "hosts",
-        Kind::Hosts,
-        "Requests for these hosts go to this upstream, too.",
-    ),
-    Setting::new(
-        "listen",
-        Kind::Address,
-        "A listener of its own, where paths have no prefix.",
-    ),
+    Setting::new("hosts", Kind::Hosts, "Requests for these hosts go to this upstream, too."),
+    Setting::new("listen", Kind::Address, "A listener of its own, where paths have no prefix."),
     Setting::new(
         "credential",
         Kind::Table(CREDENTIAL),
@@ -149,39 +113,20 @@ pub(in crate::config) const UPSTREAM: &[Setting] = &[
 ];
 
 const CREDENTIAL: &[Setting] = &[
-    Setting::new(
-        "header",
-        Kind::Header,
-        "The header that carries the secret.",
-    )
-    .or("authorization"),
-    Setting::new(
-        "prefix",
-        Kind::Prefix,
-        "What stands before the secret, such as \"Bearer \".",
-    )
-    .or(""),
+    Setting::new("header", Kind::Header, "The header that carries the secret.").or("authorization"),
+    Setting::new("prefix", Kind::Prefix, "What stands before the secret, such as \"Bearer \".")
+        .or(""),
     Setting::new(
         "file",
         Kind::Text,
         "The file that holds the secret, from the folder of this configuration.",
     ),
-    Setting::new(
-        "env",
-        Kind::Text,
-        "The environment variable that holds the secret.",
-    ),
+    Setting::new("env", Kind::Text, "The environment variable that holds the secret."),
 ];
 
 /// The words of `retry.backoff`.
-pub(super) const BACKOFFS: &[&str] = &[
-    "full_jitter",
-    "decorrelated_jitter",
-    "exponential",
-    "linear",
-    "fixed",
-    "uniform",
-];
+pub(super) const BACKOFFS: &[&str] =
+    &["full_jitter", "decorrelated_jitter", "exponential", "linear", "fixed", "uniform"];
 
 const ATTEMPTS_MAX: Setting = Setting::new(
     "attempts_max",
@@ -223,10 +168,7 @@ const BACKOFF_MAX: Setting =
     Setting::new("backoff_max", SPAN, "No wait between attempts is longer.").or("30s");
 const BUDGET_RATIO: Setting = Setting::new(
     "budget_ratio",
-    Kind::Share {
-        zero: true,
-        off: false,
-    },
+    Kind::Share { zero: true, off: false },
     "Retries per first attempt, over a minute.",
 )
 .or("0.2");
@@ -263,10 +205,7 @@ const FAILURES: Setting = Setting::new(
 .or("5");
 const FAILURE_RATE: Setting = Setting::new(
     "failure_rate",
-    Kind::Share {
-        zero: false,
-        off: true,
-    },
+    Kind::Share { zero: false, off: true },
     "Share of failures in the window that opens it; \"off\" switches this off.",
 )
 .or("0.5");
@@ -278,35 +217,23 @@ const SAMPLES_MIN: Setting = Setting::new(
     "Attempts in the window before the failure rate says anything.",
 )
 .or("10");
-const OPEN_FOR: Setting = Setting::new(
-    "open_for",
-    SPAN,
-    "The first open time; it doubles with each re-opening.",
-)
-.or("30s");
-const OPEN_FOR_MAX: Setting = Setting::new(
-    "open_for_max",
-    SPAN,
-    "No open time is longer, unless the upstream names one.",
-)
-.or("10m");
+const OPEN_FOR: Setting =
+    Setting::new("open_for", SPAN, "The first open time; it doubles with each re-opening.")
+        .or("30s");
+const OPEN_FOR_MAX: Setting =
+    Setting::new("open_for_max", SPAN, "No open time is longer, unless the upstream names one.")
+        .or("10m");
 const SUCCESSES: Setting = Setting::new(
     "successes_to_close",
     at_least_one(1_000, "with 0 it would close without a try"),
     "Successful probes until it closes.",
 )
 .or("2");
-const SLOW_AFTER: Setting = Setting::new(
-    "slow_after",
-    SPAN,
-    "Slower answers count as slow; not set switches this off.",
-);
+const SLOW_AFTER: Setting =
+    Setting::new("slow_after", SPAN, "Slower answers count as slow; not set switches this off.");
 const SLOW_RATE: Setting = Setting::new(
     "slow_rate",
-    Kind::Share {
-        zero: false,
-        off: false,
-    },
+    Kind::Share { zero: false, off: false },
     "Share of slow answers that opens it.",
 )
 .or("0.8");

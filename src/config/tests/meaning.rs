@@ -14,11 +14,7 @@ fn upstream(text: &str) -> UpstreamConfig {
 }
 
 fn origin_of(loaded: &Loaded, path: &str) -> (String, String) {
-    let value = loaded
-        .effective
-        .iter()
-        .find(|value| value.path == path)
-        .unwrap();
+    let value = loaded.effective.iter().find(|value| value.path == path).unwrap();
     (value.value.clone(), value.origin.clone())
 }
 
@@ -32,33 +28,15 @@ fn the_smallest_file_means_the_documented_defaults() {
     assert_eq!(settings.state.ledger_rows_max, 200_000);
     assert_eq!(settings.limits.replay_memory_max, 64 << 20);
     let upstream = &settings.upstreams[0];
-    assert_eq!(
-        (upstream.origin.scheme, upstream.origin.port),
-        (Scheme::Https, 443)
-    );
-    assert_eq!(
-        (upstream.prefix.as_str(), upstream.base_path.as_str()),
-        ("/a", "")
-    );
+    assert_eq!((upstream.origin.scheme, upstream.origin.port), (Scheme::Https, 443));
+    assert_eq!((upstream.prefix.as_str(), upstream.base_path.as_str()), ("/a", ""));
     assert_eq!(upstream.replay_body_max, 1 << 20);
     let policy = &upstream.policy;
     assert_eq!((policy.in_flight_max, policy.queue_max), (16, 1_000));
-    assert_eq!(
-        (
-            policy.breaker.consecutive_failures,
-            policy.breaker.slow_after
-        ),
-        (5, None)
-    );
+    assert_eq!((policy.breaker.consecutive_failures, policy.breaker.slow_after), (5, None));
     let route = &policy.routes[0];
-    assert_eq!(
-        (&*route.name, route.in_flight_max, route.mode),
-        ("default", None, Mode::Enforce)
-    );
-    assert_eq!(
-        (route.max_wait, route.retry.attempts_max.get()),
-        (Duration::from_secs(50), 4)
-    );
+    assert_eq!((&*route.name, route.in_flight_max, route.mode), ("default", None, Mode::Enforce));
+    assert_eq!((route.max_wait, route.retry.attempts_max.get()), (Duration::from_secs(50), 4));
     assert_eq!(route.retry.backoff.family, BackoffFamily::FullJitter);
     assert_eq!(route.retry.backoff.base, Duration::from_millis(500));
 }
@@ -74,19 +52,13 @@ fn a_route_inherits_from_its_upstream_then_from_the_defaults_then_from_what_is_b
     let (config, policy) = (&upstream.routes[1], &upstream.policy.routes[1]);
     assert_eq!(
         config.matcher,
-        Some(RouteMatch {
-            method: Some("GET".into()),
-            path: "/x/**".into()
-        })
+        Some(RouteMatch { method: Some("GET".into()), path: "/x/**".into() })
     );
     assert_eq!(
         (policy.max_wait, config.idle_timeout),
         (Duration::from_secs(120), Duration::from_secs(300))
     );
-    assert_eq!(
-        (policy.retry.attempts_max.get(), policy.mode),
-        (2, Mode::Shadow)
-    );
+    assert_eq!((policy.retry.attempts_max.get(), policy.mode), (2, Mode::Shadow));
     assert_eq!(
         (&policy.retry.backoff.family, policy.retry.backoff.base),
         (&BackoffFamily::Linear, Duration::from_secs(1))
@@ -117,10 +89,7 @@ fn a_breaker_table_gives_a_route_a_breaker_of_its_own() {
         "{SMALL}breaker.open_for = \"7s\"\n[[upstreams.a.routes]]\nname = \"x\"\nmatch = \"/x\"\nbreaker = {{ window = \"10s\" }}\n"
     ));
     let own = upstream.policy.routes[1].breaker.as_ref().unwrap();
-    assert_eq!(
-        (own.open_for, own.window),
-        (Duration::from_secs(7), Duration::from_secs(10))
-    );
+    assert_eq!((own.open_for, own.window), (Duration::from_secs(7), Duration::from_secs(10)));
     assert_eq!(upstream.policy.breaker.window, Duration::from_secs(60));
 }
 
@@ -132,16 +101,8 @@ fn the_nearer_of_steps_and_backoff_decides() {
             "steps = [\"1s\", \"5s\"]",
             BackoffFamily::Steps(vec![Duration::from_secs(1), Duration::from_secs(5)]),
         ),
-        (
-            "steps = [\"1s\"]",
-            "",
-            BackoffFamily::Steps(vec![Duration::from_secs(1)]),
-        ),
-        (
-            "steps = [\"1s\"]",
-            "backoff = \"fixed\"",
-            BackoffFamily::Fixed,
-        ),
+        ("steps = [\"1s\"]", "", BackoffFamily::Steps(vec![Duration::from_secs(1)])),
+        ("steps = [\"1s\"]", "backoff = \"fixed\"", BackoffFamily::Fixed),
         (
             "backoff = \"fixed\"",
             "steps = [\"1s\"]",
@@ -149,18 +110,10 @@ fn the_nearer_of_steps_and_backoff_decides() {
         ),
         ("", "backoff = \"uniform\"", BackoffFamily::Uniform),
         ("", "backoff = \"exponential\"", BackoffFamily::Exponential),
-        (
-            "",
-            "backoff = \"decorrelated_jitter\"",
-            BackoffFamily::DecorrelatedJitter,
-        ),
+        ("", "backoff = \"decorrelated_jitter\"", BackoffFamily::DecorrelatedJitter),
     ] {
         let text = format!("[defaults.retry]\n{defaults}\n{SMALL}[upstreams.a.retry]\n{own}\n");
-        assert_eq!(
-            upstream(&text).policy.routes[0].retry.backoff.family,
-            expected,
-            "{text}"
-        );
+        assert_eq!(upstream(&text).policy.routes[0].retry.backoff.family, expected, "{text}");
     }
 }
 
@@ -170,19 +123,11 @@ fn an_address_is_taken_apart() {
         ("https://API.Example.com", "api.example.com", 443, ""),
         ("http://127.0.0.1:9/", "127.0.0.1", 9, ""),
         ("HTTP://[::1]:80/v1/", "::1", 80, "/v1"),
-        (
-            "https://[2001:db8:0::1]/a/b%20c",
-            "2001:db8::1",
-            443,
-            "/a/b%20c",
-        ),
+        ("https://[2001:db8:0::1]/a/b%20c", "2001:db8::1", 443, "/a/b%20c"),
     ] {
         let upstream = upstream(&format!("[upstreams.a]\nurl = \"{url}\"\n"));
-        let found = (
-            upstream.origin.host.as_str(),
-            upstream.origin.port,
-            upstream.base_path.as_str(),
-        );
+        let found =
+            (upstream.origin.host.as_str(), upstream.origin.port, upstream.base_path.as_str());
         assert_eq!(found, (host, port, base));
     }
 }
@@ -191,9 +136,7 @@ fn an_address_is_taken_apart() {
 fn a_key_may_be_one_that_a_pattern_declares() {
     let keys = "[keys.\"tenant:*\"]\nin_flight_max = 2\n";
     assert_eq!(
-        upstream(&format!("{keys}{SMALL}key = \"tenant:acme\"\n"))
-            .key
-            .as_deref(),
+        upstream(&format!("{keys}{SMALL}key = \"tenant:acme\"\n")).key.as_deref(),
         Some("tenant:acme")
     );
     assert!(problems(&format!("{keys}{SMALL}key = \"tenant:\"\n")).contains("no key of that name"));
@@ -226,26 +169,15 @@ fn a_secret_is_read_trimmed_and_never_printed() {
         (credential.header.as_str(), credential.source.as_str()),
         ("authorization", "file secret")
     );
-    assert_eq!(
-        loaded.settings.watched_files,
-        [folder.path().join("secret")]
-    );
-    assert_eq!(
-        loaded.settings.admin.token.as_ref().unwrap().reveal(),
-        CANARY
-    );
-    let shown = format!(
-        "{loaded:?}{}",
-        serde_json::to_string(&loaded.effective).unwrap()
-    );
+    assert_eq!(loaded.settings.watched_files, [folder.path().join("secret")]);
+    assert_eq!(loaded.settings.admin.token.as_ref().unwrap().reveal(), CANARY);
+    let shown = format!("{loaded:?}{}", serde_json::to_string(&loaded.effective).unwrap());
     assert!(!shown.contains(CANARY), "{shown}");
 }
 
 #[test]
 fn a_reload_says_what_changes_and_what_needs_a_restart() {
-    let old = good(&format!(
-        "{SMALL}credential.env = \"TOKEN\"\n[keys.one]\nin_flight_max = 1\n"
-    ));
+    let old = good(&format!("{SMALL}credential.env = \"TOKEN\"\n[keys.one]\nin_flight_max = 1\n"));
     let new = load_str(
         "[proxy]\nlisten = \"127.0.0.1:9000\"\n[upstreams.a]\nurl = \"https://a.example\"\nin_flight_max = 8\n\
          credential.env = \"TOKEN\"\n[upstreams.b]\nurl = \"https://b.example\"\nlisten = \"127.0.0.1:9001\"\n",
@@ -278,19 +210,13 @@ fn a_reload_says_what_changes_and_what_needs_a_restart() {
 fn equal_configurations_do_not_differ() {
     let text =
         format!("{SMALL}[[upstreams.a.routes]]\nname = \"x\"\nmatch = \"/x\"\nbreaker = {{}}\n");
-    assert_eq!(
-        diff(&good(&text).settings, &good(&text).settings),
-        reload::Changes::default()
-    );
+    assert_eq!(diff(&good(&text).settings, &good(&text).settings), reload::Changes::default());
 }
 
 #[test]
 fn the_hash_follows_the_text() {
     assert_eq!(good(SMALL).content_hash, good(SMALL).content_hash);
-    assert_ne!(
-        good(SMALL).content_hash,
-        good(&format!("{SMALL}\n")).content_hash
-    );
+    assert_ne!(good(SMALL).content_hash, good(&format!("{SMALL}\n")).content_hash);
 }
 
 /// Pieces of which mostly wrong files are made.

@@ -152,14 +152,8 @@ fn an_address_that_could_be_read_two_ways_is_refused() {
         ("https://a.example/../x", "dot segments"),
         ("https://a.example/%2E%2e/x", "dot segments"),
         ("https://a.example/x%2Fy", "dot segments"),
-        (
-            "https://a.example/x%zz",
-            "a character that cannot stand in a path",
-        ),
-        (
-            "https://a.example/x\\\\y",
-            "a character that cannot stand in a path",
-        ),
+        ("https://a.example/x%zz", "a character that cannot stand in a path"),
+        ("https://a.example/x\\\\y", "a character that cannot stand in a path"),
         ("https://a.example:0", "its port"),
         ("https://a.example:99999", "its port"),
         ("https://a.example:", "its port"),
@@ -169,26 +163,17 @@ fn an_address_that_could_be_read_two_ways_is_refused() {
         ("https://[zz]", "no IPv6 address"),
     ] {
         let told = problems(&format!("[upstreams.a]\nurl = \"{url}\"\n"));
-        assert!(
-            told.contains(reason) && told.lines().count() == 1,
-            "{url}: {told}"
-        );
+        assert!(told.contains(reason) && told.lines().count() == 1, "{url}: {told}");
     }
-    for prefix in [
-        "a", "/a/", "//", "/a//b", "/./a", "/a/..", "/%61", "/a?b", "/a#b", "/a b",
-    ] {
+    for prefix in ["a", "/a/", "//", "/a//b", "/./a", "/a/..", "/%61", "/a?b", "/a#b", "/a b"] {
         let told = problems(&format!("{SMALL}prefix = \"{prefix}\"\n"));
-        assert!(
-            told.starts_with("config.toml:3:10: upstreams.a.prefix: "),
-            "{prefix}: {told}"
-        );
+        assert!(told.starts_with("config.toml:3:10: upstreams.a.prefix: "), "{prefix}: {told}");
     }
-    for pattern in [
-        "x", "get /x", "GET  /x", "GET x", "/a*", "/**/a", "/a//b", "/../a", "/a?b", "G T /x",
-    ] {
-        let told = problems(&format!(
-            "{SMALL}routes = [{{ name = \"x\", match = \"{pattern}\" }}]\n"
-        ));
+    for pattern in
+        ["x", "get /x", "GET  /x", "GET x", "/a*", "/**/a", "/a//b", "/../a", "/a?b", "G T /x"]
+    {
+        let told =
+            problems(&format!("{SMALL}routes = [{{ name = \"x\", match = \"{pattern}\" }}]\n"));
         assert!(
             told.starts_with("config.toml:3:33: upstreams.a.routes.x.match: "),
             "{pattern}: {told}"
@@ -201,10 +186,7 @@ fn one_problem_does_not_hide_another() {
     let told = problems(
         "[proxy]\nworkers = 0\nlistn = 1\n[upstreams.a]\nmax_wait = 1\n[log]\nformat = 3\n",
     );
-    let places: Vec<&str> = told
-        .lines()
-        .map(|line| line.split(": ").next().unwrap())
-        .collect();
+    let places: Vec<&str> = told.lines().map(|line| line.split(": ").next().unwrap()).collect();
     assert_eq!(
         places,
         [
@@ -256,21 +238,14 @@ fn a_problem_is_shown_with_its_line_and_a_caret() {
 #[test]
 fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = load(&folder.path().join("none.toml"), &|_| None)
-        .unwrap_err()
-        .to_string();
+    let missing = load(&folder.path().join("none.toml"), &|_| None).unwrap_err().to_string();
     assert!(
         missing.ends_with(
             "none.toml:1:1: there is no such file. Create it, mount it, or correct the name."
         ),
         "{missing}"
     );
-    assert!(
-        load(folder.path(), &|_| None)
-            .unwrap_err()
-            .to_string()
-            .contains("that is a folder")
-    );
+    assert!(load(folder.path(), &|_| None).unwrap_err().to_string().contains("that is a folder"));
     assert!(
         load(Path::new("/dev/zero"), &|_| None)
             .unwrap_err()
@@ -279,10 +254,7 @@ fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
     );
     std::fs::write(folder.path().join("latin"), b"# \xe4").unwrap();
     assert!(
-        load(&folder.path().join("latin"), &|_| None)
-            .unwrap_err()
-            .to_string()
-            .contains("UTF-8")
+        load(&folder.path().join("latin"), &|_| None).unwrap_err().to_string().contains("UTF-8")
     );
 }
 
@@ -292,19 +264,9 @@ fn what_is_doubtful_is_a_warning_and_no_problem() {
         "[proxy]\nlisten = \"0.0.0.0:8080\"\n[upstreams.a]\nurl = \"https://a.example\"\nprofile = \"x\"\n\
          quotas = [{ name = \"core\", requests = 5, per = \"1h\" }]\n",
     );
-    let settings: Vec<&str> = loaded
-        .warnings
-        .iter()
-        .map(|warning| warning.setting.as_str())
-        .collect();
-    assert_eq!(
-        settings,
-        [
-            "proxy.listen",
-            "upstreams.a.profile",
-            "upstreams.a.quotas.core"
-        ]
-    );
+    let settings: Vec<&str> =
+        loaded.warnings.iter().map(|warning| warning.setting.as_str()).collect();
+    assert_eq!(settings, ["proxy.listen", "upstreams.a.profile", "upstreams.a.quotas.core"]);
 }
 
 #[test]
@@ -327,15 +289,10 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
         format!("{SMALL}[state.shared]\nurl = \"redis://:{CANARY}@localhost\"\n"),
     ] {
         let problems = load_with(&text).unwrap_err();
-        let shown: String = problems
-            .0
-            .iter()
-            .map(|problem| problem.render(Severity::Error))
-            .collect();
-        let all = format!(
-            "{problems}{problems:?}{shown}{}",
-            serde_json::to_string(&problems).unwrap()
-        );
+        let shown: String =
+            problems.0.iter().map(|problem| problem.render(Severity::Error)).collect();
+        let all =
+            format!("{problems}{problems:?}{shown}{}", serde_json::to_string(&problems).unwrap());
         assert!(!all.contains(CANARY), "{text}\n{all}");
     }
 }
@@ -344,11 +301,7 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
 fn a_secret_that_cannot_be_sent_is_described_and_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
-    std::fs::write(
-        &path,
-        format!("{SMALL}credential = {{ file = \"./secret\" }}\n"),
-    )
-    .unwrap();
+    std::fs::write(&path, format!("{SMALL}credential = {{ file = \"./secret\" }}\n")).unwrap();
     for (content, reason) in [
         ("", "empty"),
         ("\n", "the secret there is empty"),
@@ -359,9 +312,6 @@ fn a_secret_that_cannot_be_sent_is_described_and_not_shown() {
     ] {
         std::fs::write(folder.path().join("secret"), content).unwrap();
         let told = format!("{:?}", load(&path, &|_| None).unwrap_err());
-        assert!(
-            told.contains(reason) && !told.contains("s3cr3t"),
-            "{content:?}: {told}"
-        );
+        assert!(told.contains(reason) && !told.contains("s3cr3t"), "{content:?}: {told}");
     }
 }

@@ -14,16 +14,9 @@ const REFERENCE: &str = include_str!("../../../config.toml");
 fn uncommented() -> String {
     let setting = |line: &str| line.starts_with('#') && !line.starts_with("# ");
     let switch_on = |line: &str| {
-        if setting(line) {
-            line[1..].to_owned()
-        } else {
-            line.to_owned()
-        }
+        if setting(line) { line[1..].to_owned() } else { line.to_owned() }
     };
-    REFERENCE
-        .lines()
-        .map(|line| switch_on(line) + "\n")
-        .collect()
+    REFERENCE.lines().map(|line| switch_on(line) + "\n").collect()
 }
 
 /// Every declared value, as `upstreams.*.retry.backoff`.
@@ -54,14 +47,10 @@ fn typed(section: &Section, at: &str, found: &mut Vec<(String, Value)>) {
         typed(inner, &format!("{at}{name}."), found);
     }
     for (name, inner) in &section.named {
-        inner
-            .iter()
-            .for_each(|(_, inner)| typed(inner, &format!("{at}{name}.*."), found));
+        inner.iter().for_each(|(_, inner)| typed(inner, &format!("{at}{name}.*."), found));
     }
     for (name, inner) in &section.lists {
-        inner
-            .iter()
-            .for_each(|inner| typed(inner, &format!("{at}{name}.*."), found));
+        inner.iter().for_each(|inner| typed(inner, &format!("{at}{name}.*."), found));
     }
 }
 
@@ -101,10 +90,7 @@ fn the_reference_means_the_same_as_its_two_active_lines() {
 
 #[test]
 fn every_declared_setting_stands_in_the_reference() {
-    let typed: BTreeSet<String> = reference_values()
-        .into_iter()
-        .map(|(path, _)| path)
-        .collect();
+    let typed: BTreeSet<String> = reference_values().into_iter().map(|(path, _)| path).collect();
     // What [defaults] takes is explained where it stands for an upstream.
     let missing: Vec<String> = declared()
         .into_iter()
@@ -123,10 +109,7 @@ fn every_default_in_the_reference_is_the_one_in_force() {
     let mut compared = 0;
     for (path, value) in reference_values() {
         let setting = setting_at(&path);
-        if let Some(default) = setting
-            .default
-            .filter(|_| !examples.contains(&path.as_str()))
-        {
+        if let Some(default) = setting.default.filter(|_| !examples.contains(&path.as_str())) {
             assert_eq!(Ok(value), setting.kind.read_default(default), "{path}");
             compared += 1;
         }
@@ -161,20 +144,11 @@ fn the_schema_describes_every_declared_setting_and_no_other() {
     fn collect(at: &str, schema: &serde_json::Value, paths: &mut BTreeSet<String>) {
         for (name, property) in schema["properties"].as_object().unwrap() {
             let path = format!("{at}{name}");
-            assert!(
-                property["description"]
-                    .as_str()
-                    .is_some_and(|text| text.len() > 3),
-                "{path}"
-            );
+            assert!(property["description"].as_str().is_some_and(|text| text.len() > 3), "{path}");
             if property.get("properties").is_some() {
                 collect(&format!("{path}."), property, paths);
             } else if property["additionalProperties"].is_object() {
-                collect(
-                    &format!("{path}.*."),
-                    &property["additionalProperties"],
-                    paths,
-                );
+                collect(&format!("{path}.*."), &property["additionalProperties"], paths);
             } else if property["items"].get("properties").is_some() {
                 collect(&format!("{path}.*."), &property["items"], paths);
             } else {
@@ -202,10 +176,7 @@ fn everything_in_force_is_listed_with_its_origin() {
     let mut text = text;
     text.replace_range(shared, "");
     let effective = good(&text).effective;
-    assert!(
-        effective.is_sorted_by(|a, b| a.path < b.path),
-        "something is listed twice"
-    );
+    assert!(effective.is_sorted_by(|a, b| a.path < b.path), "something is listed twice");
     let listed: BTreeSet<String> = effective
         .into_iter()
         .map(|value| {

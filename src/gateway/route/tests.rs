@@ -16,11 +16,7 @@ use crate::policy::settings::{
 pub(crate) fn upstream(name: &str, url: &str, patterns: &[&str]) -> UpstreamConfig {
     let (scheme, rest) = url.split_once("://").unwrap();
     let (authority, base_path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let (scheme, port) = if scheme == "https" {
-        (Scheme::Https, 443)
-    } else {
-        (Scheme::Http, 80)
-    };
+    let (scheme, port) = if scheme == "https" { (Scheme::Https, 443) } else { (Scheme::Http, 80) };
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, given)) if !given.ends_with(']') => (host, given.parse().unwrap()),
         _ => (authority, port),
@@ -28,23 +24,14 @@ pub(crate) fn upstream(name: &str, url: &str, patterns: &[&str]) -> UpstreamConf
     let pattern = |pattern: &&str| {
         let (method, path) = pattern
             .split_once(' ')
-            .map_or((None, *pattern), |(method, path)| {
-                (Some(method.to_owned()), path)
-            });
-        Some(RouteMatch {
-            method,
-            path: path.to_owned(),
-        })
+            .map_or((None, *pattern), |(method, path)| (Some(method.to_owned()), path));
+        Some(RouteMatch { method, path: path.to_owned() })
     };
     let matchers = std::iter::once(None).chain(patterns.iter().map(pattern));
     let routes: Vec<RouteConfig> = matchers.enumerate().map(route).collect();
     UpstreamConfig {
         name: name.into(),
-        origin: Origin {
-            scheme,
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port,
-        },
+        origin: Origin { scheme, host: host.trim_matches(['[', ']']).to_owned(), port },
         base_path: base_path.to_owned(),
         prefix: format!("/{name}"),
         hosts: vec![format!("{name}.localhost")],
@@ -102,23 +89,14 @@ fn policy(routes: &[RouteConfig]) -> UpstreamSettings {
         mode: Mode::Enforce,
     };
     let routes = routes.iter().map(route).collect();
-    UpstreamSettings {
-        in_flight_max: 16,
-        queue_max: 1000,
-        breaker,
-        routes,
-    }
+    UpstreamSettings { in_flight_max: 16, queue_max: 1000, breaker, routes }
 }
 
 fn configured() -> Vec<UpstreamConfig> {
     let mut catch_all = upstream("all", "http://127.0.0.1:9000", &[]);
     catch_all.prefix = "/".to_owned();
     vec![
-        upstream(
-            "github",
-            "https://api.github.com",
-            &["GET /search/*", "/repos/*/issues/**"],
-        ),
+        upstream("github", "https://api.github.com", &["GET /search/*", "/repos/*/issues/**"]),
         upstream("github/v2", "https://v2.example:8443/base/v2", &[]),
         upstream("six", "http://[2001:db8::1]:8000", &[]),
         catch_all,
@@ -127,10 +105,7 @@ fn configured() -> Vec<UpstreamConfig> {
 
 /// Upstream and path of `GET target`, as strings, to be read in a table.
 fn found(routes: &Routes, listener: Option<usize>, target: &str, host: &str) -> String {
-    let request = Request::builder()
-        .uri(target)
-        .header("host", host)
-        .version(Version::HTTP_11);
+    let request = Request::builder().uri(target).header("host", host).version(Version::HTTP_11);
     let parts = request.body(()).unwrap().into_parts().0;
     let target = Target::parse(&parts, "127.0.0.1:8080".parse().unwrap()).unwrap();
     match routes.find(listener, &parts.method, &target) {
@@ -167,11 +142,7 @@ fn the_longest_prefix_wins_and_is_stripped_while_the_rest_stays_as_it_came() {
         ("/github/%zz", "unsafe"),
         ("/github/x/%zz", "0 /x/%zz"),
     ] {
-        assert_eq!(
-            found(&routes, None, target, "localhost:8080"),
-            expected,
-            "{target}"
-        );
+        assert_eq!(found(&routes, None, target, "localhost:8080"), expected, "{target}");
     }
 }
 
@@ -193,27 +164,15 @@ fn an_upstream_is_also_found_by_its_hosts_its_origin_and_an_absolute_target() {
         ("https://v2.example:8443/base/v2", "localhost", "1 "),
         ("https://v2.example:8443/base", "localhost", "OutsideBase"),
         ("https://v2.example:8443/base%2Fv2/x", "localhost", "unsafe"),
-        (
-            "http://v2.example:8443/base/v2/x",
-            "localhost",
-            "ForeignOrigin",
-        ),
+        ("http://v2.example:8443/base/v2/x", "localhost", "ForeignOrigin"),
         ("http://[2001:DB8:0::1]:8000/x", "localhost", "2 /x"),
         ("http://127.0.0.1:9000/x", "localhost", "3 /x"),
         ("http://127.0.0.1:8080/github/x", "evil.example", "0 /x"),
-        (
-            "http://evil.example/github/x",
-            "github.localhost",
-            "ForeignOrigin",
-        ),
+        ("http://evil.example/github/x", "github.localhost", "ForeignOrigin"),
         ("http://169.254.169.254/", "localhost", "ForeignOrigin"),
         ("http://api.github.com//x", "localhost", "unsafe"),
     ] {
-        assert_eq!(
-            found(&routes, None, target, host),
-            expected,
-            "{target} at {host}"
-        );
+        assert_eq!(found(&routes, None, target, host), expected, "{target} at {host}");
     }
 }
 
@@ -228,11 +187,7 @@ fn an_upstreams_own_listener_serves_that_upstream_only() {
         ("https://v2.example:8443/base/v2/x", "1 /x"),
         ("http://api.github.com/x", "ForeignOrigin"),
     ] {
-        assert_eq!(
-            found(&routes, Some(1), target, "api.github.com"),
-            expected,
-            "{target}"
-        );
+        assert_eq!(found(&routes, Some(1), target, "api.github.com"), expected, "{target}");
     }
 }
 
@@ -243,39 +198,22 @@ fn upstreams_that_share_an_origin_are_told_apart_by_the_longest_base_path() {
         upstream("b", "https://api.example/v2", &[]),
     ]);
     assert_eq!(found(&routes, None, "http://api.example/v2/x", "l"), "1 /x");
-    assert_eq!(
-        found(&routes, None, "http://api.example/v1/x", "l"),
-        "0 /v1/x"
-    );
+    assert_eq!(found(&routes, None, "http://api.example/v1/x", "l"), "0 /v1/x");
 }
 
 #[test]
 fn options_for_the_whole_server_belongs_to_no_upstream() {
-    let parts = Request::options("*")
-        .header("host", "a")
-        .body(())
-        .unwrap()
-        .into_parts()
-        .0;
+    let parts = Request::options("*").header("host", "a").body(()).unwrap().into_parts().0;
     let target = Target::parse(&parts, "127.0.0.1:8080".parse().unwrap()).unwrap();
     let routes = Routes::new(&configured());
     for listener in [None, Some(0)] {
-        assert_eq!(
-            routes.find(listener, &parts.method, &target),
-            Err(NoRoute::Unmatched)
-        );
+        assert_eq!(routes.find(listener, &parts.method, &target), Err(NoRoute::Unmatched));
     }
 }
 
 #[test]
 fn the_first_route_in_the_order_of_the_configuration_wins() {
-    let patterns = [
-        "GET /search/*",
-        "/repos/*/issues",
-        "/repos/**",
-        "/exact",
-        "/search/code",
-    ];
+    let patterns = ["GET /search/*", "/repos/*/issues", "/repos/**", "/exact", "/search/code"];
     let entry = Entry::new(&upstream("a", "http://a", &patterns));
     for (method, path, expected) in [
         ("GET", "/search/code", 1),

@@ -31,10 +31,7 @@ struct InFlight {
 fn simulate(answers: u32, max: u32, seed: u32, capacity: impl Fn(u32) -> usize) -> Run {
     let refusal_takes_ms = if seed.is_multiple_of(2) { 5 } else { 50 };
     let mut limit = AdaptiveLimit::default();
-    let mut run = Run {
-        refusals: 0,
-        limits: Vec::new(),
-    };
+    let mut run = Run { refusals: 0, limits: Vec::new() };
     let (mut now_ms, mut in_flight) = (0, Vec::<InFlight>::new());
     let mut chance = seed;
     for answer in 0..answers {
@@ -51,9 +48,7 @@ fn simulate(answers: u32, max: u32, seed: u32, capacity: impl Fn(u32) -> usize) 
                 refused,
             });
         }
-        let next = (0..in_flight.len())
-            .min_by_key(|&place| in_flight[place].ends_ms)
-            .unwrap();
+        let next = (0..in_flight.len()).min_by_key(|&place| in_flight[place].ends_ms).unwrap();
         let attempt = in_flight.swap_remove(next);
         now_ms = attempt.ends_ms;
         if attempt.refused {
@@ -71,52 +66,22 @@ fn simulate(answers: u32, max: u32, seed: u32, capacity: impl Fn(u32) -> usize) 
 fn an_unannounced_limit_is_found_and_kept_with_at_most_one_refusal_in_fifty_answers() {
     for (seed, capacity) in (0..50).flat_map(|seed| (1..=16).map(move |k| (seed, k))) {
         let run = simulate(2_000, 16, seed, |_| capacity);
-        assert!(
-            run.refusals <= 40,
-            "capacity {capacity}, seed {seed}: {}",
-            run.refusals
-        );
+        assert!(run.refusals <= 40, "capacity {capacity}, seed {seed}: {}", run.refusals);
         let settled = &run.limits[200..];
-        let near = settled
-            .iter()
-            .all(|limit| limit.abs_diff(capacity as u32) <= 1);
+        let near = settled.iter().all(|limit| limit.abs_diff(capacity as u32) <= 1);
         assert!(near, "capacity {capacity}, seed {seed}: the limit strayed");
-        let used = settled
-            .iter()
-            .filter(|&&limit| limit as usize >= capacity)
-            .count();
-        assert!(
-            used * 100 >= settled.len() * 97,
-            "capacity {capacity}, seed {seed}: not used"
-        );
+        let used = settled.iter().filter(|&&limit| limit as usize >= capacity).count();
+        assert!(used * 100 >= settled.len() * 97, "capacity {capacity}, seed {seed}: not used");
     }
 }
 
 #[test]
 fn a_limit_that_was_lowered_is_followed_and_one_that_was_raised_is_found() {
     for seed in 0..20 {
-        let lowered = simulate(
-            3_000,
-            64,
-            seed,
-            |answer| if answer < 1_000 { 40 } else { 5 },
-        );
-        assert!(
-            lowered.limits[2_000..]
-                .iter()
-                .all(|limit| (4..=6).contains(limit))
-        );
-        let raised = simulate(
-            6_000,
-            64,
-            seed,
-            |answer| if answer < 1_000 { 5 } else { 40 },
-        );
-        assert!(
-            raised.limits[5_000..]
-                .iter()
-                .all(|limit| (36..=41).contains(limit))
-        );
+        let lowered = simulate(3_000, 64, seed, |answer| if answer < 1_000 { 40 } else { 5 });
+        assert!(lowered.limits[2_000..].iter().all(|limit| (4..=6).contains(limit)));
+        let raised = simulate(6_000, 64, seed, |answer| if answer < 1_000 { 5 } else { 40 });
+        assert!(raised.limits[5_000..].iter().all(|limit| (36..=41).contains(limit)));
     }
 }
 

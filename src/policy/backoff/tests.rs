@@ -12,19 +12,12 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn check(family: &BackoffFamily, draw: Draw, expected_ms: [u64; 4]) {
-    let backoff = Backoff {
-        family: family.clone(),
-        base: ms(500),
-        max: ms(1_800),
-    };
+    let backoff = Backoff { family: family.clone(), base: ms(500), max: ms(1_800) };
     let mut previous = Duration::ZERO;
     for (retry, expected) in (1..).zip(expected_ms) {
         let wait = delay(&backoff, retry, previous, draw);
         let off = wait.abs_diff(ms(expected));
-        assert!(
-            off < ms(1),
-            "{family:?}, retry {retry}: {wait:?}, not {expected} ms"
-        );
+        assert!(off < ms(1), "{family:?}, retry {retry}: {wait:?}, not {expected} ms");
         previous = wait;
     }
 }

@@ -118,11 +118,7 @@ impl SlowStart {
     const LASTS: Duration = Duration::from_secs(30);
 
     pub(super) fn at(now: MonoTime) -> Self {
-        Self {
-            until: now + Self::LASTS,
-            cap: Self::CAP,
-            successes: 0,
-        }
+        Self { until: now + Self::LASTS, cap: Self::CAP, successes: 0 }
     }
 
     pub(super) fn lasts_at(&self, now: MonoTime) -> bool {

@@ -40,12 +40,7 @@ struct Bench {
 
 impl Bench {
     fn new(cfg: BreakerSettings) -> Self {
-        Self {
-            breaker: Breaker::default(),
-            cfg,
-            now: at(1_000),
-            exchange: 0,
-        }
+        Self { breaker: Breaker::default(), cfg, now: at(1_000), exchange: 0 }
     }
 
     /// One that was tripped by failures in a row and whose open time is just over.
@@ -78,20 +73,13 @@ impl Bench {
         draw: Draw,
     ) -> Option<Transition> {
         self.exchange += 1;
-        let Self {
-            breaker,
-            cfg,
-            now,
-            exchange,
-        } = self;
+        let Self { breaker, cfg, now, exchange } = self;
         breaker.record(cfg, *now, admission, *exchange, health, took, hint, draw)
     }
 
     /// One attempt of an exchange of its own.
     fn attempt(&mut self, health: Health) -> Option<Transition> {
-        let admission = self
-            .admit(Safety::Safe)
-            .expect("the test expects it to be admitted");
+        let admission = self.admit(Safety::Safe).expect("the test expects it to be admitted");
         self.end(admission, health)
     }
 
@@ -120,10 +108,7 @@ fn failures_in_a_row_open_it_and_nothing_passes_until_the_open_time_is_over() {
     let mut bench = Bench::new(settings());
     assert_eq!(bench.attempts(4, Health::Failure), None);
     let transition = bench.attempt(Health::Failure).unwrap();
-    assert_eq!(
-        (transition.from, transition.to),
-        (CircuitName::Closed, CircuitName::Open)
-    );
+    assert_eq!((transition.from, transition.to), (CircuitName::Closed, CircuitName::Open));
     assert_eq!(transition.reason, TransitionReason::ConsecutiveFailures);
     let until = bench.now + secs(30);
     bench.wait(secs(29));
@@ -135,10 +120,7 @@ fn failures_in_a_row_open_it_and_nothing_passes_until_the_open_time_is_over() {
 fn a_success_ends_a_streak_and_what_is_no_evidence_does_not() {
     use Health::{Alive, Failure, HalfFailure, Neutral, Success};
     let check = |between, expected| {
-        let mut bench = Bench::new(BreakerSettings {
-            failure_rate: 1.1,
-            ..settings()
-        });
+        let mut bench = Bench::new(BreakerSettings { failure_rate: 1.1, ..settings() });
         bench.attempts(4, Failure);
         bench.attempts(3, between);
         bench.attempt(Failure);
@@ -153,10 +135,7 @@ fn a_success_ends_a_streak_and_what_is_no_evidence_does_not() {
 #[test]
 fn failures_of_a_single_exchange_do_not_open_it_unless_one_is_enough() {
     let check = |consecutive_failures, expected| {
-        let mut bench = Bench::new(BreakerSettings {
-            consecutive_failures,
-            ..settings()
-        });
+        let mut bench = Bench::new(BreakerSettings { consecutive_failures, ..settings() });
         for _ in 0..8 {
             let Ok(admission) = bench.admit(Safety::Safe) else {
                 break;
@@ -184,10 +163,7 @@ fn a_streak_is_forgotten_after_ten_minutes_without_any_attempt() {
 
 #[test]
 fn a_share_of_failures_opens_it_once_there_are_enough_samples() {
-    let mut bench = Bench::new(BreakerSettings {
-        consecutive_failures: 0,
-        ..settings()
-    });
+    let mut bench = Bench::new(BreakerSettings { consecutive_failures: 0, ..settings() });
     for _ in 0..4 {
         bench.attempt(Health::Success);
         bench.attempt(Health::Failure);
@@ -201,11 +177,7 @@ fn a_share_of_failures_opens_it_once_there_are_enough_samples() {
 #[test]
 fn an_overloaded_upstream_counts_half_in_the_share() {
     let overloaded = |failure_rate| {
-        let cfg = BreakerSettings {
-            consecutive_failures: 0,
-            failure_rate,
-            ..settings()
-        };
+        let cfg = BreakerSettings { consecutive_failures: 0, failure_rate, ..settings() };
         let mut bench = Bench::new(cfg);
         bench.attempts(10, Health::HalfFailure);
         bench.circuit()
@@ -216,11 +188,7 @@ fn an_overloaded_upstream_counts_half_in_the_share() {
 
 #[test]
 fn both_detectors_can_be_switched_off() {
-    let off = BreakerSettings {
-        consecutive_failures: 0,
-        failure_rate: 1.1,
-        ..settings()
-    };
+    let off = BreakerSettings { consecutive_failures: 0, failure_rate: 1.1, ..settings() };
     let mut bench = Bench::new(off);
     bench.attempts(1_000, Health::Failure);
     assert_eq!(bench.circuit(), CircuitName::Closed);
@@ -230,10 +198,7 @@ fn both_detectors_can_be_switched_off() {
 #[test]
 fn slow_answers_open_it_when_that_is_configured() {
     let run = |slow_after, fast_answers, slow_answers| {
-        let cfg = BreakerSettings {
-            slow_after,
-            ..settings()
-        };
+        let cfg = BreakerSettings { slow_after, ..settings() };
         let mut bench = Bench::new(cfg);
         for n in 0..fast_answers + slow_answers {
             let Ok(admission) = bench.admit(Safety::Safe) else {
@@ -253,18 +218,11 @@ fn slow_answers_open_it_when_that_is_configured() {
 #[test]
 fn the_open_time_is_jittered_by_a_fifth_and_never_shorter_than_the_hint() {
     let check = |hint: Option<u64>, draw, expected_s| {
-        let mut bench = Bench::new(BreakerSettings {
-            consecutive_failures: 1,
-            ..settings()
-        });
+        let mut bench = Bench::new(BreakerSettings { consecutive_failures: 1, ..settings() });
         let admission = bench.admit(Safety::Safe).unwrap();
         let _ = bench.end_with(admission, Health::Failure, secs(0), hint.map(secs), draw);
         let off = bench.open_for().abs_diff(secs(expected_s));
-        assert!(
-            off < Duration::from_millis(1),
-            "{hint:?}: {:?}",
-            bench.open_for()
-        );
+        assert!(off < Duration::from_millis(1), "{hint:?}: {:?}", bench.open_for());
     };
     check(None, Draw(0), 24);
     check(None, Draw(u32::MAX), 36);
@@ -288,10 +246,7 @@ fn an_override_holds_until_it_ends_and_leaves_clean_counts() {
     assert_eq!(bench.breaker.circuit(now), Circuit::ForcedClosed { until });
     bench.wait(secs(3_600));
     assert_eq!(bench.circuit(), CircuitName::Closed);
-    assert_eq!(
-        bench.breaker.advance(until).unwrap().reason,
-        TransitionReason::ForceExpired
-    );
+    assert_eq!(bench.breaker.advance(until).unwrap().reason, TransitionReason::ForceExpired);
     bench.attempts(4, Health::Failure);
     assert_eq!(bench.circuit(), CircuitName::Closed);
 }

@@ -10,27 +10,17 @@ fn at(ms: u64) -> MonoTime {
 
 /// Retries granted when as many as possible are asked for at once.
 fn drain(budget: &mut RetryBudget, ratio: f64, floor: u32, now: MonoTime) -> usize {
-    (0..10_000)
-        .take_while(|_| budget.try_withdraw(ratio, floor, now))
-        .count()
+    (0..10_000).take_while(|_| budget.try_withdraw(ratio, floor, now)).count()
 }
 
 #[test]
 fn a_fifth_of_the_first_attempts_and_the_floor_may_be_repeated() {
-    for (firsts, ratio, floor, expected) in [
-        (0, 0.2, 10, 10),
-        (100, 0.2, 10, 30),
-        (4, 0.2, 0, 0),
-        (5, 0.2, 0, 1),
-        (9, 0.0, 0, 0),
-    ] {
+    for (firsts, ratio, floor, expected) in
+        [(0, 0.2, 10, 10), (100, 0.2, 10, 30), (4, 0.2, 0, 0), (5, 0.2, 0, 1), (9, 0.0, 0, 0)]
+    {
         let mut budget = RetryBudget::default();
         (0..firsts).for_each(|_| budget.deposit(at(0)));
-        assert_eq!(
-            drain(&mut budget, ratio, floor, at(1)),
-            expected,
-            "{firsts} {ratio}"
-        );
+        assert_eq!(drain(&mut budget, ratio, floor, at(1)), expected, "{firsts} {ratio}");
     }
 }
 

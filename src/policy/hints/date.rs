@@ -8,9 +8,8 @@ use crate::policy::time::WallTime;
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
 
-const MONTHS: [&str; 12] = [
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// Words that are looked at; the longest known form has seven.
@@ -23,11 +22,7 @@ pub(super) fn parse_http_date(text: &str, now: WallTime) -> Option<WallTime> {
     let (mut day, mut month, mut year) = (None, None, None);
     let (mut time, mut zone) = (None, None);
     let blank = |char: char| matches!(char, ' ' | '\t' | ',');
-    for word in text
-        .split(blank)
-        .filter(|word| !word.is_empty())
-        .take(WORDS_MAX)
-    {
+    for word in text.split(blank).filter(|word| !word.is_empty()).take(WORDS_MAX) {
         let mut parts = word.split('-');
         if word.starts_with('(') {
             break;
@@ -37,11 +32,7 @@ pub(super) fn parse_http_date(text: &str, now: WallTime) -> Option<WallTime> {
             set(&mut month, found)?;
         } else if let Some(number) = number(word) {
             // In every form the day stands before the year.
-            if day.is_none() {
-                day = Some(number)
-            } else {
-                set(&mut year, (number, word.len()))?
-            }
+            if day.is_none() { day = Some(number) } else { set(&mut year, (number, word.len()))? }
         } else if let Some(found) = zone_ms(word) {
             set(&mut zone, found)?;
         } else if let (Some(d), Some(m), Some(y), None) =
@@ -57,9 +48,7 @@ pub(super) fn parse_http_date(text: &str, now: WallTime) -> Option<WallTime> {
     let (day, month, (year, year_digits), time) = (day?, month?, year?, time?);
     let at = |year| {
         let days = days_from_civil(year, month, day)?;
-        Some(WallTime {
-            unix_ms: days * DAY_MS + time - zone.unwrap_or(0),
-        })
+        Some(WallTime { unix_ms: days * DAY_MS + time - zone.unwrap_or(0) })
     };
     match year_digits {
         4 => at(year),
@@ -67,11 +56,7 @@ pub(super) fn parse_http_date(text: &str, now: WallTime) -> Option<WallTime> {
             const FIFTY_YEARS_MS: i64 = 50 * 1461 * DAY_MS / 4;
             let this_century = at(2000 + year)?;
             let far = this_century.unix_ms.saturating_sub(now.unix_ms) > FIFTY_YEARS_MS;
-            if far {
-                at(1900 + year)
-            } else {
-                Some(this_century)
-            }
+            if far { at(1900 + year) } else { Some(this_century) }
         }
         _ => None,
     }
@@ -90,9 +75,7 @@ pub(super) fn parse_rfc3339(text: &str) -> Option<WallTime> {
     let end = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
     let (time, zone) = rest.split_at_checked(end)?;
     let zone_ms = if zone.is_empty() { 0 } else { zone_ms(zone)? };
-    Some(WallTime {
-        unix_ms: days * DAY_MS + time_of_day_ms(time)? - zone_ms,
-    })
+    Some(WallTime { unix_ms: days * DAY_MS + time_of_day_ms(time)? - zone_ms })
 }
 
 /// A thing that is said twice is not understood.
@@ -138,16 +121,13 @@ fn zone_ms(text: &str) -> Option<i64> {
 }
 
 fn month_number(word: &str) -> Option<i64> {
-    let place = MONTHS
-        .iter()
-        .position(|month| word.eq_ignore_ascii_case(month))?;
+    let place = MONTHS.iter().position(|month| word.eq_ignore_ascii_case(month))?;
     i64::try_from(place + 1).ok()
 }
 
 /// `Sun` or `Sunday`.
 fn is_weekday(word: &str) -> bool {
-    word.get(..3)
-        .is_some_and(|short| WEEKDAYS.iter().any(|day| day.eq_ignore_ascii_case(short)))
+    word.get(..3).is_some_and(|short| WEEKDAYS.iter().any(|day| day.eq_ignore_ascii_case(short)))
 }
 
 /// One to nine digits and nothing else.
@@ -170,11 +150,8 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
         return None;
     }
     // The year is taken to begin in March, so that the leap day is its last day.
-    let (year, month_from_march) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month_from_march) =
+        if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
     let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;

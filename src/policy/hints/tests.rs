@@ -7,36 +7,25 @@ use http::{HeaderName, HeaderValue};
 use super::*;
 
 /// 2026-01-15T10:00:00Z, a Thursday.
-const NOW: WallTime = WallTime {
-    unix_ms: 1_768_471_200_000,
-};
+const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
 
 fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for &(name, value) in fields {
-        map.append(
-            HeaderName::from_static(name),
-            HeaderValue::from_str(value).unwrap(),
-        );
+        map.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
     }
     map
 }
 
 /// The wait of a 429 in milliseconds, and its source.
 fn wait(fields: &[(&'static str, &str)]) -> Option<(u128, HintSource)> {
-    read(429, &headers(fields), NOW)
-        .hint
-        .map(|hint| (hint.wait.as_millis(), hint.source))
+    read(429, &headers(fields), NOW).hint.map(|hint| (hint.wait.as_millis(), hint.source))
 }
 
 /// Limit, remaining and reset in milliseconds of the binding quota.
 fn quota(fields: &[(&'static str, &str)]) -> Option<(Option<u64>, u64, Option<u128>)> {
     let quota = read(200, &headers(fields), NOW).quota?;
-    Some((
-        quota.limit,
-        quota.remaining,
-        quota.reset.map(|reset| reset.as_millis()),
-    ))
+    Some((quota.limit, quota.remaining, quota.reset.map(|reset| reset.as_millis())))
 }
 
 #[test]
@@ -52,10 +41,7 @@ fn retry_after_is_read_in_every_form_that_has_one_meaning() {
         ("0.001", Some((1, Delta))),
         ("86400", Some((86_400_000, Delta))),
         ("5000000", Some((MONTH_MS, Delta))),
-        (
-            "99999999999999999999999999999999999999999999",
-            Some((MONTH_MS, Delta)),
-        ),
+        ("99999999999999999999999999999999999999999999", Some((MONTH_MS, Delta))),
         ("1m30s", Some((90_000, Delta))),
         ("Thu, 15 Jan 2026 10:00:30 GMT", Some((30_000, Date))),
         ("Thursday, 15-Jan-26 10:00:30 GMT", Some((30_000, Date))),
@@ -65,10 +51,7 @@ fn retry_after_is_read_in_every_form_that_has_one_meaning() {
         ("Mon,  15 Jan 2026  10:00:30 GMT", Some((30_000, Date))),
         ("Thu, 15 Jan 2026 09:00:00 GMT", Some((0, Date))),
         ("Sunday, 06-Nov-94 08:49:37 GMT", Some((0, Date))),
-        (
-            "Thu Jan 15 2026 11:00:30 GMT+0100 (CET)",
-            Some((30_000, Date)),
-        ),
+        ("Thu Jan 15 2026 11:00:30 GMT+0100 (CET)", Some((30_000, Date))),
         ("2026-01-15T10:00:30.250Z", Some((30_250, Date))),
         ("2026-01-15T11:00:30+01:00", Some((30_000, Date))),
         ("2026-01-15T10:01", Some((60_000, Date))),
@@ -79,10 +62,7 @@ fn retry_after_is_read_in_every_form_that_has_one_meaning() {
         ("1768471230250", Some((30_250, Date))),
         ("120, 30", Some((120_000, Delta))),
         ("30, soon, 120", Some((120_000, Delta))),
-        (
-            "Thu, 15 Jan 2026 10:00:30 GMT, Thu, 15 Jan 2026 10:01:00 GMT",
-            Some((60_000, Date)),
-        ),
+        ("Thu, 15 Jan 2026 10:00:30 GMT, Thu, 15 Jan 2026 10:01:00 GMT", Some((60_000, Date))),
         ("", None),
         ("-1", None),
         ("+5", None),
@@ -109,16 +89,10 @@ fn the_first_source_that_states_a_wait_decides_and_within_it_the_longest() {
     let ms = |ms| Some((ms, S::RetryAfterMs));
     let delta = |ms| Some((ms, S::RetryAfterDelta));
     let by_reset = |ms| Some((ms, S::RateLimitReset));
-    check(
-        &[("retry-after-ms", "1500"), ("retry-after", "2")],
-        ms(1_500),
-    );
+    check(&[("retry-after-ms", "1500"), ("retry-after", "2")], ms(1_500));
     check(&[("x-ms-retry-after-ms", "20.5")], ms(20));
     check(&[("x-amz-retry-after", "300")], ms(300));
-    check(
-        &[("retry-after-ms", "x"), ("retry-after", "2")],
-        delta(2_000),
-    );
+    check(&[("retry-after-ms", "x"), ("retry-after", "2")], delta(2_000));
     check(&[("retry-after", "5"), ("retry-after", "7")], delta(7_000));
     check(&[("retry-after", "2"), spent, reset], delta(2_000));
     check(&[spent, reset], by_reset(90_000));
@@ -132,18 +106,12 @@ fn the_first_source_that_states_a_wait_decides_and_within_it_the_longest() {
 
 #[test]
 fn a_hint_is_given_for_refusals_only_and_the_quota_always() {
-    let fields = headers(&[
-        ("retry-after", "5"),
-        ("ratelimit", "limit=9, remaining=0, reset=5"),
-    ]);
+    let fields = headers(&[("retry-after", "5"), ("ratelimit", "limit=9, remaining=0, reset=5")]);
     let check = |statuses: &[u16], hinted| {
         for &status in statuses {
             let reading = read(status, &fields, NOW);
             assert_eq!(reading.hint.is_some(), hinted, "{status}");
-            assert!(
-                reading.quota.is_some_and(|quota| quota.remaining == 0),
-                "{status}"
-            );
+            assert!(reading.quota.is_some_and(|quota| quota.remaining == 0), "{status}");
         }
     };
     check(&[403, 429, 500, 502, 503, 504, 520, 529], true);
@@ -187,16 +155,8 @@ fn family<'a>(names: [&'static str; 3], values: [&'a str; 3]) -> Vec<(&'static s
 }
 
 const IETF: [&str; 3] = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
-const X: [&str; 3] = [
-    "x-ratelimit-limit",
-    "x-ratelimit-remaining",
-    "x-ratelimit-reset",
-];
-const X_RATE: [&str; 3] = [
-    "x-rate-limit-limit",
-    "x-rate-limit-remaining",
-    "x-rate-limit-reset",
-];
+const X: [&str; 3] = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
+const X_RATE: [&str; 3] = ["x-rate-limit-limit", "x-rate-limit-remaining", "x-rate-limit-reset"];
 
 #[test]
 fn quotas_are_read_in_all_families() {
@@ -204,10 +164,7 @@ fn quotas_are_read_in_all_families() {
     let full = Some((Some(100), 50, Some(30_000)));
     check(&family(IETF, ["100, 100;w=60", "50", "30"]), full);
     check(&family(X, ["100", "50.9", "1768471230"]), full);
-    check(
-        &family(X_RATE, ["100;w=60", "50", "2026-01-15T10:00:30Z"]),
-        full,
-    );
+    check(&family(X_RATE, ["100;w=60", "50", "2026-01-15T10:00:30Z"]), full);
     // The relative reset is preferred.
     let mut both = family(X, ["100", "50", "1768471299"]);
     both.push(("x-ratelimit-reset-after", "30.0"));
@@ -216,10 +173,7 @@ fn quotas_are_read_in_all_families() {
     let item = Some((None, 50, Some(30_000)));
     check(&[("ratelimit", r#""default";r=50;t=30"#)], item);
     check(&[("ratelimit", r#""a;r=0,\"b";r=50;t=30;pk=:YQ==:"#)], item);
-    check(
-        &[("ratelimit", r#""a";r=9;t=9, "b";r=0;t=30"#)],
-        Some((None, 0, Some(30_000))),
-    );
+    check(&[("ratelimit", r#""a";r=9;t=9, "b";r=0;t=30"#)], Some((None, 0, Some(30_000))));
     // Half of it in each family.
     check(&[(X[1], "50"), (IETF[0], "100"), (IETF[2], "30")], full);
 }
@@ -232,10 +186,7 @@ fn what_a_quota_does_not_say_is_not_made_up() {
     check(&[(X[1], "5"), (X[0], "-1")], None);
     check(&[(X[1], "-3")], Some((None, 0, None)));
     check(&[(X[1], "199,1999")], None);
-    check(
-        &[(X[1], "9"), (X[0], "20:1,100:120")],
-        Some((None, 9, None)),
-    );
+    check(&[(X[1], "9"), (X[0], "20:1,100:120")], Some((None, 9, None)));
     check(&[(X[1], "7"), (X[1], "3")], Some((None, 3, None)));
     check(&[(X[1], "lots")], None);
     check(&[("ratelimit", "gibberish")], None);
@@ -246,10 +197,7 @@ fn what_a_quota_does_not_say_is_not_made_up() {
 fn of_several_quotas_an_exhausted_one_binds_else_the_one_with_the_least_share_left() {
     let two = |first, second| quota(&[family(IETF, first), family(X, second)].concat());
     let of = |limit, remaining, reset_ms| Some((Some(limit), remaining, Some(reset_ms)));
-    assert_eq!(
-        two(["10", "5", "1"], ["1000", "400", "9"]),
-        of(1000, 400, 9_000)
-    );
+    assert_eq!(two(["10", "5", "1"], ["1000", "400", "9"]), of(1000, 400, 9_000));
     assert_eq!(two(["10", "0", "5"], ["10", "0", "9"]), of(10, 0, 9_000));
     assert_eq!(two(["10", "0", "5"], ["1000", "1", "9"]), of(10, 0, 5_000));
 }
@@ -259,17 +207,11 @@ fn a_wrong_clock_on_either_side_does_not_change_an_absolute_wait() {
     let at = |date, retry_after| wait(&[("date", date), ("retry-after", retry_after)]);
     let wait_ms = |ms| Some((ms, HintSource::RetryAfterDate));
     // The server is an hour ahead.
-    let (date, later) = (
-        "Thu, 15 Jan 2026 11:00:00 GMT",
-        "Thu, 15 Jan 2026 11:00:30 GMT",
-    );
+    let (date, later) = ("Thu, 15 Jan 2026 11:00:00 GMT", "Thu, 15 Jan 2026 11:00:30 GMT");
     assert_eq!(at(date, later), wait_ms(30_000));
     assert_eq!(at(date, "1768474830"), wait_ms(30_000));
     // Five seconds are the network's; a date that cannot be read is none.
-    assert_eq!(
-        at("Thu, 15 Jan 2026 10:00:05 GMT", "1768471230"),
-        wait_ms(30_000)
-    );
+    assert_eq!(at("Thu, 15 Jan 2026 10:00:05 GMT", "1768471230"), wait_ms(30_000));
     assert_eq!(at("yesterday", "1768471230"), wait_ms(30_000));
     // A relative wait needs no clock.
     assert_eq!(at(date, "30"), Some((30_000, HintSource::RetryAfterDelta)));
@@ -281,10 +223,6 @@ fn a_response_from_a_cache_tells_neither_the_time_nor_the_quota() {
     let spent = [old[0], old[1], (X[1], "0"), (X[2], "9")];
     assert_eq!(quota(&spent), None);
     assert_eq!(wait(&spent), None);
-    let refused = [
-        old[0],
-        old[1],
-        ("retry-after", "Thu, 15 Jan 2026 10:00:30 GMT"),
-    ];
+    let refused = [old[0], old[1], ("retry-after", "Thu, 15 Jan 2026 10:00:30 GMT")];
     assert_eq!(wait(&refused), Some((30_000, HintSource::RetryAfterDate)));
 }

@@ -76,21 +76,13 @@ impl Decimal {
             100_000_000_000_000_000..100_000_000_000_000_000_000 => self.whole / 1_000_000,
             _ => return None,
         };
-        Some(WallTime {
-            unix_ms: i64::try_from(unix_ms).ok()?,
-        })
+        Some(WallTime { unix_ms: i64::try_from(unix_ms).ok()? })
     }
 }
 
 fn digits(text: &str) -> Option<(&str, &str)> {
-    let end = text
-        .find(|char: char| !char.is_ascii_digit())
-        .unwrap_or(text.len());
-    if end == 0 {
-        None
-    } else {
-        text.split_at_checked(end)
-    }
+    let end = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+    if end == 0 { None } else { text.split_at_checked(end) }
 }
 
 /// A member of `Retry-After` (RFC 9110 10.2.3), read as widely as servers write it.
@@ -143,12 +135,9 @@ fn go_duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total_ns) = (text, 0_u64);
     for _ in 0..PARTS_MAX {
         let (number, tail) = Decimal::prefix(rest)?;
-        let (tail, unit_ns) = UNITS_NS
-            .iter()
-            .find_map(|&(name, ns)| Some((tail.strip_prefix(name)?, ns)))?;
-        let whole = u64::try_from(number.whole)
-            .unwrap_or(u64::MAX)
-            .saturating_mul(unit_ns);
+        let (tail, unit_ns) =
+            UNITS_NS.iter().find_map(|&(name, ns)| Some((tail.strip_prefix(name)?, ns)))?;
+        let whole = u64::try_from(number.whole).unwrap_or(u64::MAX).saturating_mul(unit_ns);
         let fraction = u128::from(number.nano) * u128::from(unit_ns) / 1_000_000_000;
         let fraction = u64::try_from(fraction).unwrap_or(u64::MAX);
         total_ns = total_ns.saturating_add(whole).saturating_add(fraction);
@@ -184,9 +173,7 @@ impl Count {
 /// parameters (`100, 100;w=60` in early drafts); a list of bare numbers is several quotas.
 pub(super) fn count(text: &str) -> Count {
     let text = text.trim();
-    let (text, negative) = text
-        .strip_prefix('-')
-        .map_or((text, false), |text| (text, true));
+    let (text, negative) = text.strip_prefix('-').map_or((text, false), |text| (text, true));
     let Some((number, rest)) = Decimal::prefix(text) else {
         return Count::Unreadable;
     };

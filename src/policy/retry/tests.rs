@@ -17,24 +17,14 @@ fn settings(attempts_max: u8) -> RetrySettings {
         attempts_max: NonZeroU8::new(attempts_max).unwrap(),
         throttled_counts: false,
         unsafe_503: false,
-        backoff: Backoff {
-            family: BackoffFamily::Fixed,
-            base: second,
-            max: second,
-        },
+        backoff: Backoff { family: BackoffFamily::Fixed, base: second, max: second },
         budget_ratio: 0.2,
         budget_floor_per_minute: 10,
     }
 }
 
 fn outcome(class: Class, sent: Sent, repeat: Repeat) -> Outcome {
-    Outcome {
-        class,
-        health: Health::Neutral,
-        sent,
-        repeat,
-        reading: Reading::default(),
-    }
+    Outcome { class, health: Health::Neutral, sent, repeat, reading: Reading::default() }
 }
 
 fn ask(safety: Safety) -> RetryAsk {
@@ -64,52 +54,17 @@ fn each_situation_permits_what_the_table_says_for_safe_idempotent_and_unsafe() {
     check(C::TimedOut, S::Nothing, R::BySafety, [failure; 3]);
     // A stale connection.
     check(C::Stale, S::Nothing, R::BySafety, [Some(K::Stale); 3]);
-    check(
-        C::Stale,
-        S::Partly,
-        R::BySafety,
-        [Some(K::Stale), Some(K::Stale), None],
-    );
+    check(C::Stale, S::Partly, R::BySafety, [Some(K::Stale), Some(K::Stale), None]);
     // A refusal.
     check(C::Throttled, S::Answered, R::Refused, [Some(K::Refused); 3]);
     check(C::Exhausted, S::Answered, R::Never, [None; 3]);
     // 503 with a hint, and every other failure.
-    check(
-        C::Unhealthy,
-        S::Answered,
-        R::BySafetyOrUnsafe503,
-        [failure, failure, None],
-    );
-    check(
-        C::Unhealthy,
-        S::Answered,
-        R::BySafety,
-        [failure, failure, None],
-    );
-    check(
-        C::Unhealthy,
-        S::Partly,
-        R::BySafety,
-        [failure, failure, None],
-    );
-    check(
-        C::TimedOut,
-        S::Partly,
-        R::BySafety,
-        [failure, failure, None],
-    );
-    check(
-        C::Overloaded,
-        S::Answered,
-        R::BySafety,
-        [failure, failure, None],
-    );
-    check(
-        C::Transient,
-        S::Answered,
-        R::BySafety,
-        [failure, failure, None],
-    );
+    check(C::Unhealthy, S::Answered, R::BySafetyOrUnsafe503, [failure, failure, None]);
+    check(C::Unhealthy, S::Answered, R::BySafety, [failure, failure, None]);
+    check(C::Unhealthy, S::Partly, R::BySafety, [failure, failure, None]);
+    check(C::TimedOut, S::Partly, R::BySafety, [failure, failure, None]);
+    check(C::Overloaded, S::Answered, R::BySafety, [failure, failure, None]);
+    check(C::Transient, S::Answered, R::BySafety, [failure, failure, None]);
     // 421 and 425, and what is final.
     check(C::Misdirected, S::Answered, R::Once, [Some(K::Once); 3]);
     check(C::Ok, S::Answered, R::Never, [None; 3]);
@@ -117,58 +72,29 @@ fn each_situation_permits_what_the_table_says_for_safe_idempotent_and_unsafe() {
 
 #[test]
 fn an_unsafe_exchange_is_repeated_after_a_503_with_a_hint_only_where_that_is_configured() {
-    let opted_in = RetrySettings {
-        unsafe_503: true,
-        ..settings(4)
-    };
-    let with_hint = outcome(
-        Class::Unhealthy,
-        Sent::Answered,
-        Repeat::BySafetyOrUnsafe503,
-    );
+    let opted_in = RetrySettings { unsafe_503: true, ..settings(4) };
+    let with_hint = outcome(Class::Unhealthy, Sent::Answered, Repeat::BySafetyOrUnsafe503);
     let without = outcome(Class::Unhealthy, Sent::Answered, Repeat::BySafety);
-    assert_eq!(
-        permitted(&with_hint, &opted_in, &ask(Safety::Unsafe)),
-        Ok(RepeatKind::Failure)
-    );
-    assert_eq!(
-        permitted(&without, &opted_in, &ask(Safety::Unsafe)),
-        Err(GiveUp::NotRetryable)
-    );
+    assert_eq!(permitted(&with_hint, &opted_in, &ask(Safety::Unsafe)), Ok(RepeatKind::Failure));
+    assert_eq!(permitted(&without, &opted_in, &ask(Safety::Unsafe)), Err(GiveUp::NotRetryable));
 }
 
 #[test]
 fn the_repeat_at_once_is_given_one_time() {
-    let used = RetryAsk {
-        used_once: true,
-        ..ask(Safety::Safe)
-    };
+    let used = RetryAsk { used_once: true, ..ask(Safety::Safe) };
     let misdirected = outcome(Class::Misdirected, Sent::Answered, Repeat::Once);
     let stale = outcome(Class::Stale, Sent::Nothing, Repeat::BySafety);
-    assert_eq!(
-        permitted(&misdirected, &settings(4), &used),
-        Err(GiveUp::NotRetryable)
-    );
-    assert_eq!(
-        permitted(&stale, &settings(4), &used),
-        Ok(RepeatKind::Failure)
-    );
+    assert_eq!(permitted(&misdirected, &settings(4), &used), Err(GiveUp::NotRetryable));
+    assert_eq!(permitted(&stale, &settings(4), &used), Ok(RepeatKind::Failure));
 }
 
 #[test]
 fn attempts_that_count_are_bounded_and_refusals_count_only_where_configured() {
     use {Class as C, Repeat as R, RepeatKind as K};
-    let counting = RetrySettings {
-        throttled_counts: true,
-        ..settings(4)
-    };
+    let counting = RetrySettings { throttled_counts: true, ..settings(4) };
     let spent = Err(GiveUp::AttemptsSpent);
     let check = |class, repeat, settings: &RetrySettings, counted, expected| {
-        let ask = RetryAsk {
-            counted,
-            attempt: counted,
-            ..ask(Safety::Safe)
-        };
+        let ask = RetryAsk { counted, attempt: counted, ..ask(Safety::Safe) };
         let given = permitted(&outcome(class, Sent::Answered, repeat), settings, &ask);
         assert_eq!(given, expected, "{class:?} after {counted}");
     };
@@ -188,11 +114,7 @@ fn attempts_that_count_are_bounded_and_refusals_count_only_where_configured() {
 #[test]
 fn a_body_that_is_gone_is_the_reason_only_when_a_repeat_was_possible_otherwise() {
     let check = |repeat, counted, expected| {
-        let ask = RetryAsk {
-            replay: Replay::Impossible,
-            counted,
-            ..ask(Safety::Safe)
-        };
+        let ask = RetryAsk { replay: Replay::Impossible, counted, ..ask(Safety::Safe) };
         let ended = outcome(Class::Unhealthy, Sent::Partly, repeat);
         assert_eq!(permitted(&ended, &settings(4), &ask), Err(expected));
     };
@@ -217,13 +139,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         C::Client,
     ]);
     let sent = prop::sample::select(vec![S::Nothing, S::Partly, S::Answered]);
-    let repeats = [
-        R::Never,
-        R::Refused,
-        R::Once,
-        R::BySafety,
-        R::BySafetyOrUnsafe503,
-    ];
+    let repeats = [R::Never, R::Refused, R::Once, R::BySafety, R::BySafetyOrUnsafe503];
     (class, sent, prop::sample::select(repeats.to_vec()))
         .prop_map(|(class, sent, repeat)| outcome(class, sent, repeat))
 }
@@ -236,16 +152,14 @@ fn any_ask() -> impl Strategy<Value = RetryAsk> {
         prop::sample::select(vec![Replay::Ready, Replay::Impossible]),
         prop::sample::select(modes.to_vec()),
     )
-        .prop_map(
-            |((attempt, counted, used_once), safety, replay, retry_mode)| RetryAsk {
-                attempt,
-                counted,
-                safety,
-                replay,
-                used_once,
-                retry_mode,
-            },
-        )
+        .prop_map(|((attempt, counted, used_once), safety, replay, retry_mode)| RetryAsk {
+            attempt,
+            counted,
+            safety,
+            replay,
+            used_once,
+            retry_mode,
+        })
 }
 
 proptest! {

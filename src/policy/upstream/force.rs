@@ -28,10 +28,7 @@ impl UpstreamPolicy {
     ) -> bool {
         let forced = match to {
             Force::Auto => None,
-            Force::Open | Force::Closed => Some(Forced {
-                reason: reason.into(),
-                until,
-            }),
+            Force::Open | Force::Closed => Some(Forced { reason: reason.into(), until }),
         };
         let (name, transition) = match route {
             None => {
@@ -50,8 +47,7 @@ impl UpstreamPolicy {
                 (Some(route), breaker.force(cx.now, to, until))
             }
         };
-        self.events
-            .extend(transition.map(|transition| Event::Breaker(name, transition)));
+        self.events.extend(transition.map(|transition| Event::Breaker(name, transition)));
         self.tightened += 1;
         self.line.unpark_all();
         self.pump(cx);
@@ -64,9 +60,7 @@ impl UpstreamPolicy {
         let routes = &self.routes;
         let is_meant = |id: RouteId| {
             route.is_none_or(|name| {
-                routes
-                    .get(usize::from(id.0))
-                    .is_some_and(|route| *route.name == *name)
+                routes.get(usize::from(id.0)).is_some_and(|route| *route.name == *name)
             })
         };
         let mut cleared = 0;
@@ -78,10 +72,7 @@ impl UpstreamPolicy {
             }
         }
         if route.is_none() {
-            let wide = self
-                .credentials
-                .values_mut()
-                .chain(std::iter::once(&mut self.whole));
+            let wide = self.credentials.values_mut().chain(std::iter::once(&mut self.whole));
             for scope in wide.filter(|scope| scope.cooldown(now).is_some()) {
                 scope.clear();
                 cleared += 1;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Context, Event, Permit, Rest, Sent, Ticket, UpstreamPolicy, route_settings};
 use crate::policy::backoff;
 use crate::policy::breaker::CircuitName;
+use crate::policy::line::Why;
 use crate::policy::outcome::{Class, HintSource, Outcome};
 use crate::policy::retry::{self, RepeatKind, Replay, RetryAsk, RetryMode};
 use crate::policy::settings::{Mode, RetrySettings};
@@ -84,10 +85,7 @@ impl UpstreamPolicy {
         permit: &Permit,
         report: &Report,
     ) -> Verdict {
-        let is_probe = sent
-            .admission
-            .as_ref()
-            .is_some_and(|admission| admission.is_probe());
+        let is_probe = sent.admission.as_ref().is_some_and(|admission| admission.is_probe());
         let sent_at = sent.at;
         let in_flight = sent.in_flight;
         self.tell_breaker(cx, sent, permit, report);
@@ -101,10 +99,7 @@ impl UpstreamPolicy {
     pub fn rejoin(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket, plan: RetryPlan) {
         ticket.waiting_since = cx.now;
         if plan.not_before > cx.now {
-            ticket.resting = Some(Rest {
-                since: cx.now,
-                until: plan.not_before,
-            });
+            ticket.resting = Some(Rest { since: cx.now, until: plan.not_before });
         } else {
             self.reenter(cx, ticket);
             self.pump(cx);
@@ -191,14 +186,7 @@ impl UpstreamPolicy {
             }
             Class::Unhealthy | Class::Overloaded => {
                 if let Some(hint) = outcome.reading.hint {
-                    self.cool_down(
-                        cx,
-                        permit,
-                        hint.wait,
-                        Some(hint.source),
-                        false,
-                        Wide::Upstream,
-                    );
+                    self.cool_down(cx, permit, hint.wait, Some(hint.source), false, Wide::Upstream);
                 }
                 if outcome.class == Class::Overloaded {
                     pause = Pause::Refused;
@@ -398,17 +386,14 @@ impl UpstreamPolicy {
             RepeatKind::Refused | RepeatKind::Stale => {}
         }
         let fresh = matches!(kind, RepeatKind::Once | RepeatKind::Stale);
-        Verdict::Retry(RetryPlan {
-            not_before,
-            fresh,
-            kind,
-        })
+        Verdict::Retry(RetryPlan { not_before, fresh, kind })
     }
 
     /// When breaker and cooldowns, as they stand, would let this exchange through.
     fn opens_at(&mut self, cx: &Context<'_>, ticket: &Ticket) -> MonoTime {
         match self.check_barriers(cx, &ticket.needs) {
             Ok(()) => cx.now,
+            Err(obstacle) if obstacle.why == Why::Probing => cx.now,
             Err(obstacle) => obstacle.until.unwrap_or(cx.now),
         }
     }

@@ -83,21 +83,13 @@ impl UpstreamPolicy {
             cooldowns: self.cooldown_images(cx.now),
             quotas: self.quota_images(),
             in_flight: self.in_flight,
-            adaptive_limit: self
-                .scopes
-                .values()
-                .filter_map(|scope| scope.adaptive.limit())
-                .min(),
+            adaptive_limit: self.scopes.values().filter_map(|scope| scope.adaptive.limit()).min(),
             queued: self.line.len(),
             budget_left: retry.map_or(1.0, |retry| {
                 let (ratio, floor) = (retry.budget_ratio, retry.budget_floor_per_minute);
                 self.budget.remaining_ratio(ratio, floor, cx.now)
             }),
-            routes: self
-                .routes
-                .iter()
-                .map(|route| (route.name.clone(), route.in_flight))
-                .collect(),
+            routes: self.routes.iter().map(|route| (route.name.clone(), route.in_flight)).collect(),
         }
     }
 
@@ -107,14 +99,8 @@ impl UpstreamPolicy {
         now: MonoTime,
         key: (RouteId, CredentialId),
     ) -> Option<CooldownImage> {
-        let wide = self
-            .credentials
-            .get(&key.1)
-            .map(|scope| (credential_name(key.1), scope));
-        let narrow = self
-            .scopes
-            .get(&key)
-            .map(|scope| (self.scope_name(key), scope));
+        let wide = self.credentials.get(&key.1).map(|scope| (credential_name(key.1), scope));
+        let narrow = self.scopes.get(&key).map(|scope| (self.scope_name(key), scope));
         std::iter::once(("upstream".to_owned(), &self.whole))
             .chain(wide)
             .chain(narrow)
@@ -144,14 +130,8 @@ impl UpstreamPolicy {
 
     fn cooldown_images(&self, now: MonoTime) -> Vec<CooldownImage> {
         let whole = std::iter::once(("upstream".to_owned(), &self.whole));
-        let wide = self
-            .credentials
-            .iter()
-            .map(|(id, scope)| (credential_name(*id), scope));
-        let narrow = self
-            .scopes
-            .iter()
-            .map(|(key, scope)| (self.scope_name(*key), scope));
+        let wide = self.credentials.iter().map(|(id, scope)| (credential_name(*id), scope));
+        let narrow = self.scopes.iter().map(|(key, scope)| (self.scope_name(*key), scope));
         let mut images: Vec<_> = whole
             .chain(wide)
             .chain(narrow)
@@ -180,10 +160,7 @@ impl UpstreamPolicy {
     }
 
     fn scope_name(&self, (route, credential): (RouteId, CredentialId)) -> String {
-        let name = self
-            .routes
-            .get(usize::from(route.0))
-            .map_or("default", |route| &*route.name);
+        let name = self.routes.get(usize::from(route.0)).map_or("default", |route| &*route.name);
         if Self::is_anonymous(credential) {
             format!("route {name}")
         } else {

@@ -44,10 +44,7 @@ fn a_jump_of_any_size_forgets_and_a_step_back_does_not_erase() {
 fn a_window_of_another_length_starts_empty() {
     let mut window = Window::<u32>::default();
     *window.current(at(10), MINUTE) += 1;
-    assert_eq!(
-        window.recent(at(10), Duration::from_secs(10)).sum::<u32>(),
-        0
-    );
+    assert_eq!(window.recent(at(10), Duration::from_secs(10)).sum::<u32>(), 0);
     *window.current(at(10), Duration::ZERO) += 1;
     assert_eq!(window.recent(at(10), Duration::ZERO).sum::<u32>(), 1);
     assert_eq!(total(&window, at(10)), 0);

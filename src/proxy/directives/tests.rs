@@ -5,9 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// 2026-01-15T10:00:00Z.
-const NOW: WallTime = WallTime {
-    unix_ms: 1_768_471_200_000,
-};
+const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
 
 fn headers(fields: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -85,11 +83,7 @@ fn times_carry_a_unit_or_are_seconds() {
         ("1d", None),
         ("99999999999999999999999999999999999999", None),
     ] {
-        assert_eq!(
-            span(text),
-            expected_ms.map(Duration::from_millis),
-            "{text:?}"
-        );
+        assert_eq!(span(text), expected_ms.map(Duration::from_millis), "{text:?}");
     }
 }
 
@@ -97,11 +91,7 @@ fn times_carry_a_unit_or_are_seconds() {
 fn a_malformed_field_is_refused_by_name_with_what_would_be_right() {
     let long = "k".repeat(ID_BYTES_MAX + 1);
     for (field, value, right) in [
-        (
-            "forbear-priority",
-            "urgent",
-            "one of critical, high, default, low, backfill",
-        ),
+        ("forbear-priority", "urgent", "one of critical, high, default, low, backfill"),
         ("forbear-priority", "", "one of critical"),
         ("forbear-deadline", "soon", "`120s`"),
         ("forbear-wait", "forever", "`none`"),
@@ -117,10 +107,7 @@ fn a_malformed_field_is_refused_by_name_with_what_would_be_right() {
         ("forbear-run", "\u{e4}", "1 to 128"),
     ] {
         let detail = refusal(&[(field, value)]);
-        assert!(
-            detail.starts_with(field) && detail.contains(right),
-            "{detail}"
-        );
+        assert!(detail.starts_with(field) && detail.contains(right), "{detail}");
         assert!(detail.len() < 250 && detail.is_ascii(), "{detail}");
     }
     assert!(refusal(&[("forbear-run", "a"), ("forbear-run", "a")]).contains("twice"));
@@ -148,10 +135,7 @@ fn a_deadline_is_taken_from_the_field_or_else_from_what_an_sdk_announces() {
         (&[field, amz, stainless][..], Some(9_000)),
         (&[amz, stainless], Some(54_000)),
         (&[stainless], Some(540_000)),
-        (
-            &[("amz-sdk-request", "ttl=20260115T095959Z"), stainless],
-            Some(540_000),
-        ),
+        (&[("amz-sdk-request", "ttl=20260115T095959Z"), stainless], Some(540_000)),
         (&[("amz-sdk-request", "ttl=20260115T1001Z")], None),
         (&[("amz-sdk-request", "ttl=20261315T100100Z")], None),
         (&[("amz-sdk-request", "attempt=1; max=1")], None),
@@ -176,11 +160,7 @@ fn a_basic_iso_time_is_read_across_leap_days() {
         ("20260115T240000Z", None),
         ("\u{e4}\u{e4}\u{e4}\u{e4}0115T1000Z", None),
     ] {
-        assert_eq!(
-            basic_utc(text).map(|at| at.unix_ms),
-            expected.map(|s: i64| s * 1000),
-            "{text}"
-        );
+        assert_eq!(basic_utc(text).map(|at| at.unix_ms), expected.map(|s: i64| s * 1000), "{text}");
     }
 }
 
@@ -201,18 +181,8 @@ fn a_request_is_idempotent_by_method_by_key_or_by_the_callers_word() {
         (Method::POST, &key, &none, Safety::Idempotent),
         (Method::POST, &empty_key, &none, Safety::Unsafe),
         (Method::POST, &bare, &sure, Safety::Idempotent),
-        (
-            Method::POST,
-            &bare,
-            &read(&[("forbear-retry", "safe")]),
-            Safety::Unsafe,
-        ),
-        (
-            Method::from_bytes(b"BREW").unwrap(),
-            &bare,
-            &none,
-            Safety::Unsafe,
-        ),
+        (Method::POST, &bare, &read(&[("forbear-retry", "safe")]), Safety::Unsafe),
+        (Method::from_bytes(b"BREW").unwrap(), &bare, &none, Safety::Unsafe),
     ] {
         assert_eq!(safety(&method, headers, directives), expected, "{method}");
     }

@@ -34,19 +34,12 @@ fn request(version: Version, fields: &[(&str, &str)]) -> Parts {
 /// The outgoing fields as lines, in their order.
 fn sent(upstream: &UpstreamHead, version: Version, fields: &[(&str, &str)]) -> Vec<String> {
     let parts = request(version, fields);
-    lines(
-        upstream_request(&parts, "/x", None, upstream)
-            .unwrap()
-            .headers(),
-    )
+    lines(upstream_request(&parts, "/x", None, upstream).unwrap().headers())
 }
 
 fn lines(headers: &HeaderMap) -> Vec<String> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {}", text(value)))
-        .collect()
+    headers.iter().map(|(name, value)| format!("{name}: {}", text(value))).collect()
 }
 
 fn status(version: Version, fields: &[(&str, &str)]) -> u16 {
@@ -63,31 +56,12 @@ fn framing_that_two_parsers_could_read_differently_is_refused() {
         (new, &[("transfer-encoding", "gzip, chunked")], 501),
         (new, &[("transfer-encoding", "chunked, chunked")], 501),
         (new, &[("transfer-encoding", "xchunked")], 501),
-        (
-            new,
-            &[
-                ("transfer-encoding", "chunked"),
-                ("transfer-encoding", "identity"),
-            ],
-            400,
-        ),
-        (
-            new,
-            &[("transfer-encoding", "chunked"), ("content-length", "5")],
-            400,
-        ),
+        (new, &[("transfer-encoding", "chunked"), ("transfer-encoding", "identity")], 400),
+        (new, &[("transfer-encoding", "chunked"), ("content-length", "5")], 400),
         (old, &[("transfer-encoding", "chunked")], 400),
         (Version::HTTP_2, &[("transfer-encoding", "chunked")], 400),
-        (
-            new,
-            &[("content-length", "5"), ("content-length", "5")],
-            400,
-        ),
-        (
-            new,
-            &[("content-length", "5"), ("content-length", "6")],
-            400,
-        ),
+        (new, &[("content-length", "5"), ("content-length", "5")], 400),
+        (new, &[("content-length", "5"), ("content-length", "6")], 400),
         (new, &[("content-length", "+5")], 400),
         (new, &[("content-length", "5, 6")], 400),
         (new, &[("content-length", "")], 400),
@@ -104,17 +78,8 @@ fn loops_unknown_expectations_and_oversized_heads_are_refused() {
     let new = Version::HTTP_11;
     assert_eq!(status(new, &[("expect", "100-Continue")]), 200);
     assert_eq!(status(new, &[("expect", "200-maybe")]), 417);
-    assert_eq!(
-        status(new, &[("via", "1.1 forbearance, 1.0 proxy (1.1 x)")]),
-        200
-    );
-    assert_eq!(
-        status(
-            new,
-            &[("via", "1.0 fred"), ("via", "1.1 a,  1.1 Forbear (x)")]
-        ),
-        508
-    );
+    assert_eq!(status(new, &[("via", "1.1 forbearance, 1.0 proxy (1.1 x)")]), 200);
+    assert_eq!(status(new, &[("via", "1.0 fred"), ("via", "1.1 a,  1.1 Forbear (x)")]), 508);
     assert_eq!(status(new, &[("x-a", "1"); FIELDS_MAX]), 200);
     assert_eq!(status(new, &[("x-a", "1"); FIELDS_MAX + 1]), 431);
 }
@@ -125,9 +90,7 @@ fn an_options_request_that_may_go_no_further_does_not() {
     assert!(check(&parts).is_ok(), "the field means nothing for POST");
     parts.method = Method::OPTIONS;
     assert!(check(&parts).is_err());
-    parts
-        .headers
-        .insert(header::MAX_FORWARDS, HeaderValue::from_static("3"));
+    parts.headers.insert(header::MAX_FORWARDS, HeaderValue::from_static("3"));
     let request = upstream_request(&parts, "/x", None, &plain()).unwrap();
     assert_eq!(request.headers()[header::MAX_FORWARDS], "2");
 }
@@ -137,10 +100,7 @@ fn only_what_is_meant_for_the_upstream_is_sent() {
     let fields = [
         ("host", "localhost:8080"),
         ("user-agent", "curl/8"),
-        (
-            "connection",
-            "Keep-Alive, X-Hop, Authorization, Idempotency-Key",
-        ),
+        ("connection", "Keep-Alive, X-Hop, Authorization, Idempotency-Key"),
         ("x-hop", "gone"),
         ("keep-alive", "timeout=5"),
         ("proxy-connection", "keep-alive"),
@@ -185,18 +145,11 @@ fn only_what_is_meant_for_the_upstream_is_sent() {
 #[test]
 fn an_injected_credential_replaces_the_clients_own_and_prints_as_a_secret() {
     for connection in ["close", "authorization", "Authorization, close"] {
-        let fields = [
-            ("connection", connection),
-            ("authorization", "Bearer a"),
-            ("authorization", "b"),
-        ];
+        let fields =
+            [("connection", connection), ("authorization", "Bearer a"), ("authorization", "b")];
         assert_eq!(
             sent(&github(), Version::HTTP_11, &fields),
-            [
-                "host: api.github.com",
-                "authorization: Bearer s3cret",
-                "via: 1.1 forbear",
-            ]
+            ["host: api.github.com", "authorization: Bearer s3cret", "via: 1.1 forbear",]
         );
     }
     let request = upstream_request(&request(Version::HTTP_11, &[]), "/x", None, &github()).unwrap();
@@ -206,13 +159,7 @@ fn an_injected_credential_replaces_the_clients_own_and_prints_as_a_secret() {
 #[test]
 fn the_wish_to_switch_protocols_is_passed_on_only_where_the_bytes_stay_in_sight() {
     for (fields, expected) in [
-        (
-            &[
-                ("connection", "keep-alive, Upgrade"),
-                ("upgrade", "websocket"),
-            ][..],
-            true,
-        ),
+        (&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")][..], true),
         (&[("connection", "upgrade"), ("upgrade", "spdy/3.1")], true),
         (&[("upgrade", "websocket")], false),
         (&[("connection", "upgrade")], false),
@@ -220,26 +167,9 @@ fn the_wish_to_switch_protocols_is_passed_on_only_where_the_bytes_stay_in_sight(
         (&[("connection", "upgrade"), ("upgrade", "H2C")], false),
         (&[("connection", "upgrade"), ("upgrade", "HTTP/2.0")], false),
         (&[("connection", "upgrade"), ("upgrade", "TLS/1.3")], false),
-        (
-            &[("connection", "upgrade"), ("upgrade", "websocket, h2c")],
-            false,
-        ),
-        (
-            &[
-                ("connection", "upgrade"),
-                ("upgrade", "websocket"),
-                ("upgrade", "h2c"),
-            ],
-            false,
-        ),
-        (
-            &[
-                ("connection", "upgrade"),
-                ("upgrade", "websocket"),
-                ("content-length", "9"),
-            ],
-            false,
-        ),
+        (&[("connection", "upgrade"), ("upgrade", "websocket, h2c")], false),
+        (&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")], false),
+        (&[("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", "9")], false),
         (
             &[
                 ("connection", "upgrade"),
@@ -264,11 +194,7 @@ fn trailers_stay_announced_where_the_connection_cannot_take_them_for_its_own() {
     assert!(sent(&plain(), Version::HTTP_2, &fields).contains(&"te: trailers".to_owned()));
     assert!(sent(&plain(), Version::HTTP_2, &fields).contains(&"via: 2.0 forbear".to_owned()));
     assert!(!sent(&plain(), Version::HTTP_11, &fields).contains(&"te: trailers".to_owned()));
-    assert!(
-        !sent(&plain(), Version::HTTP_2, &[("te", "gzip")])
-            .iter()
-            .any(|l| l.contains("gzip"))
-    );
+    assert!(!sent(&plain(), Version::HTTP_2, &[("te", "gzip")]).iter().any(|l| l.contains("gzip")));
 }
 
 #[test]
@@ -280,12 +206,7 @@ fn the_target_is_base_path_and_path_and_query_byte_for_byte() {
         ("", "/", None, "/"),
         ("/graphql", "", None, "/graphql"),
         ("/graphql", "/", None, "/graphql/"),
-        (
-            "/v3",
-            "/a%2fB//;c=%zz",
-            Some("q=%2F&&x=?/../%"),
-            "/v3/a%2fB//;c=%zz?q=%2F&&x=?/../%",
-        ),
+        ("/v3", "/a%2fB//;c=%zz", Some("q=%2F&&x=?/../%"), "/v3/a%2fB//;c=%zz?q=%2F&&x=?/../%"),
         ("/v3", "/\u{fc}", Some("\u{e4}"), "/v3/\u{fc}?\u{e4}"),
     ] {
         let mut config = upstream("a", "http://a", &[]);
@@ -305,10 +226,7 @@ fn no_legal_byte_is_changed_on_its_way_into_the_target() {
     // A fragment is no part of a target.
     for byte in (b'!'..=b'~').map(char::from).filter(|byte| *byte != '#') {
         let texts = [format!("/{byte}{byte}"), format!("/a?{byte}{byte}")];
-        for (text, uri) in texts
-            .iter()
-            .flat_map(|text| text.parse().map(|uri| (text, uri)))
-        {
+        for (text, uri) in texts.iter().flat_map(|text| text.parse().map(|uri| (text, uri))) {
             parts.uri = uri;
             let (path, query) = (parts.uri.path(), parts.uri.query());
             let request = upstream_request(&parts, path, query, &github()).unwrap();

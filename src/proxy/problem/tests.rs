@@ -10,9 +10,7 @@ use crate::proxy::response_head::tests::story;
 use crate::telemetry::story::Decision;
 use crate::transport::error::SendErrorKind;
 
-const NOW: WallTime = WallTime {
-    unix_ms: 1_768_471_200_000,
-};
+const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
 
 fn pretty(response: &Response<Bytes>) -> String {
     let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
@@ -20,24 +18,18 @@ fn pretty(response: &Response<Bytes>) -> String {
 }
 
 fn field(response: &Response<Bytes>, name: &str) -> Option<String> {
-    response
-        .headers()
-        .get(name)
-        .map(|value| value.to_str().unwrap().to_owned())
+    response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 
 #[test]
 fn a_cooldown_tells_when_it_ends_why_and_what_was_tried() {
     let mut told = story(&[(Class::Throttled, Some(429)), (Class::TimedOut, None)]);
     told.decision = Decision::Rejected("cooldown");
-    told.waited
-        .charge(WaitKind::Cooldown, Duration::from_millis(4010));
-    let mut rejection = Rejection::new(
-        Code::Cooldown,
-        "github asked to wait until 10:01:30; that is 89.2 s away",
-    )
-    .with_retry_at(NOW, Duration::from_micros(89_200_001))
-    .with_scope("route search");
+    told.waited.charge(WaitKind::Cooldown, Duration::from_millis(4010));
+    let mut rejection =
+        Rejection::new(Code::Cooldown, "github asked to wait until 10:01:30; that is 89.2 s away")
+            .with_retry_at(NOW, Duration::from_micros(89_200_001))
+            .with_scope("route search");
     rejection.key = Some("ingestion".into());
     rejection.hint = Some(HintRecord {
         source: HintSource::RetryAfterDelta,
@@ -50,16 +42,10 @@ fn a_cooldown_tells_when_it_ends_why_and_what_was_tried() {
 
     assert_eq!(response.status(), 429);
     assert_eq!(field(&response, "retry-after").unwrap(), "90");
-    assert_eq!(
-        field(&response, "content-type").unwrap(),
-        "application/problem+json"
-    );
+    assert_eq!(field(&response, "content-type").unwrap(), "application/problem+json");
     assert_eq!(field(&response, "cache-control").unwrap(), "no-store");
     assert_eq!(field(&response, "forbear-verdict").unwrap(), "throttled");
-    assert_eq!(
-        field(&response, "forbear-retry-at").unwrap(),
-        "2026-01-15T10:01:29.200Z"
-    );
+    assert_eq!(field(&response, "forbear-retry-at").unwrap(), "2026-01-15T10:01:29.200Z");
     assert_eq!(field(&response, "forbear-decision").unwrap(), "cooldown");
     assert_eq!(field(&response, "connection"), None);
     let expected = r#"{
@@ -111,10 +97,7 @@ fn an_unknown_path_is_told_what_is_configured_and_nothing_that_is_not_known() {
     let mut told = story(&[]);
     told.upstream = None;
     told.decision = Decision::Rejected("no_route");
-    let routes = Routes::new(&[
-        upstream("a", "http://a", &[]),
-        upstream("b", "http://b", &[]),
-    ]);
+    let routes = Routes::new(&[upstream("a", "http://a", &[]), upstream("b", "http://b", &[])]);
     let rejection = Rejection::no_route(NoRoute::Unmatched, "/wrong/\"x\"", &routes);
 
     let response = render(&rejection, &told, false);
@@ -150,11 +133,7 @@ fn a_server_that_is_not_configured_is_refused_without_naming_a_way_to_it() {
     let routes = Routes::new(&[]);
     let rejection = Rejection::no_route(NoRoute::ForeignOrigin, "/x", &routes);
     assert_eq!(rejection.status, 404);
-    assert!(
-        rejection.detail.contains("only to configured upstreams"),
-        "{}",
-        rejection.detail
-    );
+    assert!(rejection.detail.contains("only to configured upstreams"), "{}", rejection.detail);
     let unsafe_path = Rejection::no_route(NoRoute::UnsafePath("a backslash"), "/x", &routes);
     assert_eq!(unsafe_path.status, 400);
 }
@@ -166,10 +145,7 @@ fn a_refused_head_request_gets_the_fields_and_no_body() {
         render(&Rejection::draining(NOW), &story(&[]), true),
     );
     assert_eq!(full.headers(), head.headers());
-    assert_eq!(
-        field(&full, "content-length").unwrap(),
-        full.body().len().to_string()
-    );
+    assert_eq!(field(&full, "content-length").unwrap(), full.body().len().to_string());
     assert!(head.body().is_empty());
     assert_eq!(field(&head, "connection").unwrap(), "close");
     assert_eq!(field(&head, "retry-after").unwrap(), "5");
@@ -179,19 +155,13 @@ fn a_refused_head_request_gets_the_fields_and_no_body() {
 fn a_method_that_is_not_served_is_told_which_are() {
     let rejection = Rejection::bad_request("x").with_status(StatusCode::METHOD_NOT_ALLOWED);
     let response = render(&rejection, &story(&[]), false);
-    assert_eq!(
-        field(&response, "allow").unwrap(),
-        "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-    );
+    assert_eq!(field(&response, "allow").unwrap(), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 }
 
 #[test]
 fn proxy_status_names_the_transports_own_error() {
-    let rejection = Rejection::failed(
-        Code::RetriesExhausted,
-        SendErrorKind::TlsCertificate,
-        "a \\ b \u{e4}",
-    );
+    let rejection =
+        Rejection::failed(Code::RetriesExhausted, SendErrorKind::TlsCertificate, "a \\ b \u{e4}");
     let response = render(&rejection, &story(&[]), false);
     assert_eq!(
         field(&response, "proxy-status").unwrap(),
@@ -206,17 +176,8 @@ fn every_code_renders_a_complete_response() {
         let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         assert_eq!(body["code"], code.name());
         assert_eq!(body["status"], response.status().as_u16());
-        for name in [
-            "forbear-request-id",
-            "forbear-attempts",
-            "forbear-verdict",
-            "proxy-status",
-        ] {
-            assert!(
-                field(&response, name).is_some(),
-                "{name} of {}",
-                code.name()
-            );
+        for name in ["forbear-request-id", "forbear-attempts", "forbear-verdict", "proxy-status"] {
+            assert!(field(&response, name).is_some(), "{name} of {}", code.name());
         }
     }
 }

@@ -209,10 +209,7 @@ mod tests {
     fn every_code_has_a_row_with_a_name_and_a_type_of_its_own() {
         let names: HashSet<&str> = Code::ALL.iter().map(|code| code.name()).collect();
         let types: HashSet<&str> = Code::ALL.iter().map(|code| code.type_urn()).collect();
-        assert_eq!(
-            (names.len(), types.len()),
-            (Code::ALL.len(), Code::ALL.len())
-        );
+        assert_eq!((names.len(), types.len()), (Code::ALL.len(), Code::ALL.len()));
         for code in Code::ALL {
             let urn = format!("urn:forbear:{}", code.name().replace('_', "-"));
             assert_eq!(code.type_urn(), urn);
@@ -223,50 +220,15 @@ mod tests {
     #[test]
     fn the_table_of_refusals_is_the_contract() {
         for (code, status, name, error) in [
-            (
-                Code::BreakerOpen,
-                503,
-                "breaker_open",
-                "destination_unavailable",
-            ),
+            (Code::BreakerOpen, 503, "breaker_open", "destination_unavailable"),
             (Code::Cooldown, 429, "cooldown", "proxy_internal_response"),
-            (
-                Code::QuotaExhausted,
-                429,
-                "quota_exhausted",
-                "proxy_internal_response",
-            ),
+            (Code::QuotaExhausted, 429, "quota_exhausted", "proxy_internal_response"),
             (Code::Paced, 429, "paced", "proxy_internal_response"),
-            (
-                Code::QueueFull,
-                503,
-                "queue_full",
-                "connection_limit_reached",
-            ),
-            (
-                Code::QueueTimeout,
-                503,
-                "queue_timeout",
-                "connection_limit_reached",
-            ),
-            (
-                Code::CredentialLocked,
-                503,
-                "credential_locked",
-                "http_request_denied",
-            ),
-            (
-                Code::RetriesExhausted,
-                502,
-                "retries_exhausted",
-                "connection_terminated",
-            ),
-            (
-                Code::UpstreamUnreachable,
-                502,
-                "upstream_unreachable",
-                "destination_unavailable",
-            ),
+            (Code::QueueFull, 503, "queue_full", "connection_limit_reached"),
+            (Code::QueueTimeout, 503, "queue_timeout", "connection_limit_reached"),
+            (Code::CredentialLocked, 503, "credential_locked", "http_request_denied"),
+            (Code::RetriesExhausted, 502, "retries_exhausted", "connection_terminated"),
+            (Code::UpstreamUnreachable, 502, "upstream_unreachable", "destination_unavailable"),
             (Code::Deadline, 504, "deadline", "http_response_timeout"),
             (Code::Draining, 503, "draining", "proxy_internal_response"),
             (Code::Loop, 508, "loop", "proxy_loop_detected"),

@@ -8,9 +8,7 @@ use super::*;
 use crate::policy::outcome::{Class, Sent};
 use crate::telemetry::story::{AttemptStory, Decision, Ending, RequestId};
 
-const NOW: WallTime = WallTime {
-    unix_ms: 1_768_471_200_000,
-};
+const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
 
 /// An exchange with one attempt of each class.
 pub(crate) fn story(attempts: &[(Class, Option<u16>)]) -> Story {
@@ -18,11 +16,7 @@ pub(crate) fn story(attempts: &[(Class, Option<u16>)]) -> Story {
         n: u8::try_from(index + 1).unwrap(),
         status: *status,
         class: *class,
-        sent: if status.is_some() {
-            Sent::Answered
-        } else {
-            Sent::Partly
-        },
+        sent: if status.is_some() { Sent::Answered } else { Sent::Partly },
         error: None,
         took: Duration::from_micros(12_900),
         hint: None,
@@ -105,10 +99,7 @@ fn what_belongs_to_the_upstreams_connection_or_was_forged_does_not_go_down() {
             "via: 1.1 varnish",
         ]
     );
-    assert_eq!(
-        down(200, Version::HTTP_10, &[]).unwrap(),
-        ["via: 1.0 forbear"]
-    );
+    assert_eq!(down(200, Version::HTTP_10, &[]).unwrap(), ["via: 1.0 forbear"]);
 }
 
 #[test]
@@ -118,44 +109,23 @@ fn framing_is_made_unambiguous_or_refused() {
     let both = [("transfer-encoding", "chunked"), ("content-length", "3")];
     assert_eq!(down(200, new, &both).unwrap(), ["via: 1.1 forbear"]);
     let same = [("content-length", "3"), ("content-length", "3, 3")];
-    assert_eq!(
-        down(200, new, &same).unwrap(),
-        ["content-length: 3".to_owned(), via.clone()]
-    );
+    assert_eq!(down(200, new, &same).unwrap(), ["content-length: 3".to_owned(), via.clone()]);
     assert_eq!(down(204, new, &[("content-length", "3")]).unwrap(), [via]);
     for (status, version, fields) in [
-        (
-            200,
-            new,
-            &[("content-length", "3"), ("content-length", "4")][..],
-        ),
+        (200, new, &[("content-length", "3"), ("content-length", "4")][..]),
         (200, new, &[("content-length", "3, 4")]),
         (200, new, &[("content-length", "-3")]),
         (200, new, &[("content-length", "three")]),
         (200, new, &[("transfer-encoding", "gzip, chunked")]),
-        (
-            200,
-            new,
-            &[
-                ("transfer-encoding", "chunked"),
-                ("transfer-encoding", "chunked"),
-            ],
-        ),
+        (200, new, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]),
         (200, Version::HTTP_10, &[("transfer-encoding", "chunked")]),
         (100, new, &[]),
         (103, new, &[]),
-        (
-            101,
-            new,
-            &[("upgrade", "websocket"), ("connection", "upgrade")],
-        ),
+        (101, new, &[("upgrade", "websocket"), ("connection", "upgrade")]),
         (600, new, &[]),
         (999, new, &[]),
     ] {
-        assert!(
-            down(status, version, fields).is_err(),
-            "{status} {fields:?}"
-        );
+        assert!(down(status, version, fields).is_err(), "{status} {fields:?}");
     }
 }
 
@@ -170,11 +140,7 @@ fn no_body_follows_where_none_can() {
         (404, Method::HEAD, Follows::Nothing),
     ] {
         let mut parts = response(status, Version::HTTP_11, &[("content-length", "9")]);
-        assert_eq!(
-            downstream_response(&mut parts, &method, None),
-            Ok(expected),
-            "{status}"
-        );
+        assert_eq!(downstream_response(&mut parts, &method, None), Ok(expected), "{status}");
     }
 }
 
@@ -189,14 +155,7 @@ fn a_switch_of_protocols_goes_down_only_as_it_was_asked_for() {
     let (follows, lines) =
         switch(&[("upgrade", "WebSocket"), ("connection", "Upgrade, x")]).unwrap();
     assert_eq!(follows, Follows::Upgraded);
-    assert_eq!(
-        lines,
-        [
-            "connection: upgrade",
-            "upgrade: websocket",
-            "via: 1.1 forbear"
-        ]
-    );
+    assert_eq!(lines, ["connection: upgrade", "upgrade: websocket", "via: 1.1 forbear"]);
     assert!(switch(&[("upgrade", "h2c")]).is_err());
     assert!(switch(&[]).is_err());
     assert!(switch(&[("upgrade", "websocket"), ("upgrade", "h2c")]).is_err());
@@ -206,15 +165,10 @@ fn a_switch_of_protocols_goes_down_only_as_it_was_asked_for() {
 fn the_story_is_told_in_the_fields_of_every_response() {
     let mut told = story(&[(Class::Throttled, Some(429)), (Class::Unhealthy, Some(503))]);
     told.decision = Decision::AttemptsSpent;
-    told.waited
-        .charge(WaitKind::Queue, Duration::from_micros(12_900));
-    told.waited
-        .charge(WaitKind::Cooldown, Duration::from_millis(4010));
+    told.waited.charge(WaitKind::Queue, Duration::from_micros(12_900));
+    told.waited.charge(WaitKind::Cooldown, Duration::from_millis(4010));
     let mut headers = HeaderMap::new();
-    headers.insert(
-        PROXY_STATUS,
-        HeaderValue::from_static("cdn; error=dns_error"),
-    );
+    headers.insert(PROXY_STATUS, HeaderValue::from_static("cdn; error=dns_error"));
     annotate(&mut headers, &told, Some(NOW));
     assert_eq!(
         lines(&headers),
@@ -235,8 +189,7 @@ fn the_story_is_told_in_the_fields_of_every_response() {
 #[test]
 fn a_plain_success_says_nothing_of_waits_verdicts_or_proxy_status() {
     let mut told = story(&[(Class::Ok, Some(200))]);
-    told.waited
-        .charge(WaitKind::Queue, Duration::from_micros(999));
+    told.waited.charge(WaitKind::Queue, Duration::from_micros(999));
     let mut headers = HeaderMap::new();
     annotate(&mut headers, &told, Some(NOW));
     assert_eq!(
@@ -261,19 +214,11 @@ fn retry_after_is_raised_to_the_truth_and_never_lowered() {
         (3200, &[("retry-after", "3.9")], Some("4")),
         (3200, &[("retry-after", "soon")], Some("4")),
         (3200, &[("retry-after", "-9")], Some("4")),
-        (
-            3200,
-            &[("retry-after", "99999999999999999999999")],
-            Some("99999999999999999999999"),
-        ),
+        (3200, &[("retry-after", "99999999999999999999999")], Some("99999999999999999999999")),
         (1, &[], Some("1")),
         (0, &[], None),
         (0, &[("retry-after", "3")], Some("3")),
-        (
-            3200,
-            &[("retry-after", "Thu, 15 Jan 2026 10:00:03 GMT")],
-            Some("4"),
-        ),
+        (3200, &[("retry-after", "Thu, 15 Jan 2026 10:00:03 GMT")], Some("4")),
         (
             3200,
             &[("retry-after", "Thu, 15 Jan 2026 10:00:09 GMT")],
@@ -284,30 +229,20 @@ fn retry_after_is_raised_to_the_truth_and_never_lowered() {
             &[date, ("retry-after", "Thu, 15 Jan 2026 09:00:09 GMT")],
             Some("Thu, 15 Jan 2026 09:00:09 GMT"),
         ),
-        (
-            3200,
-            &[date, ("retry-after", "Thu, 15 Jan 2026 09:00:02 GMT")],
-            Some("4"),
-        ),
+        (3200, &[date, ("retry-after", "Thu, 15 Jan 2026 09:00:02 GMT")], Some("4")),
     ] {
         let mut headers = response(429, Version::HTTP_11, fields).headers;
         raise_retry_after(&mut headers, Duration::from_millis(truth_ms), NOW);
-        let shown = headers
-            .get("retry-after")
-            .map(|value| value.to_str().unwrap());
+        let shown = headers.get("retry-after").map(|value| value.to_str().unwrap());
         assert_eq!(shown, expected, "{truth_ms} {fields:?}");
     }
 }
 
 #[test]
 fn a_wait_in_milliseconds_is_raised_with_it_where_the_upstream_sent_one() {
-    for (stated, expected) in [
-        ("500", "3201"),
-        ("9000", "9000"),
-        ("3201.5", "3201.5"),
-        ("x", "3201"),
-        ("NaN", "3201"),
-    ] {
+    for (stated, expected) in
+        [("500", "3201"), ("9000", "9000"), ("3201.5", "3201.5"), ("x", "3201"), ("NaN", "3201")]
+    {
         let mut headers = response(429, Version::HTTP_11, &[("retry-after-ms", stated)]).headers;
         raise_retry_after(&mut headers, Duration::from_millis(3200), NOW);
         assert_eq!(headers["retry-after-ms"], expected, "{stated}");

@@ -22,10 +22,7 @@ async fn until_closed(line: &mut Line) -> (Duration, Vec<u16>) {
 /// Timers have a resolution of a millisecond.
 #[track_caller]
 fn about(found: Duration, expected: Duration) {
-    assert!(
-        found.abs_diff(expected) <= Duration::from_millis(10),
-        "{found:?}, not {expected:?}"
-    );
+    assert!(found.abs_diff(expected) <= Duration::from_millis(10), "{found:?}, not {expected:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -37,12 +34,7 @@ async fn a_silent_connection_closes_quietly_after_the_header_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_must_be_whole_within_its_timeout_and_is_answered_408() {
-    for start in [
-        "G",
-        "GET / HTTP/1.1\r\nHost: x\r\n",
-        "PRI * HTTP/2.0",
-        "PRI",
-    ] {
+    for start in ["G", "GET / HTTP/1.1\r\nHost: x\r\n", "PRI * HTTP/2.0", "PRI"] {
         let mut line = connect();
         line.send(start).await;
         let (after, statuses) = until_closed(&mut line).await;
@@ -86,10 +78,7 @@ async fn a_second_head_has_the_same_timeout_as_the_first() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_closes_after_the_keep_alive_timeout() {
-    let short = Timeouts {
-        keep_alive: Duration::from_secs(1),
-        ..TIMEOUTS
-    };
+    let short = Timeouts { keep_alive: Duration::from_secs(1), ..TIMEOUTS };
     for timeouts in [TIMEOUTS, short] {
         let mut line = connect_with(timeouts, 65536);
         line.send(GET).await;
@@ -127,8 +116,7 @@ async fn an_exchange_may_take_longer_than_every_timeout_of_the_connection() {
 async fn a_disconnect_ends_the_exchange_also_when_more_was_pipelined() {
     for behind in ["", GET, "GET /half"] {
         let mut line = connect();
-        line.send(format!("GET /held HTTP/1.1\r\nHost: x\r\n\r\n{behind}"))
-            .await;
+        line.send(format!("GET /held HTTP/1.1\r\nHost: x\r\n\r\n{behind}")).await;
         line.recorder.arrived.notified().await;
         drop(line.client);
         line.recorder.dropped.notified().await;
@@ -153,10 +141,7 @@ async fn what_comes_behind_an_accepted_upgrade_is_not_http() {
 async fn what_comes_behind_a_declined_upgrade_is_http_and_waits_for_the_answer() {
     let mut line = connect();
     let declined = UPGRADE.replace("/tunnel", "/held");
-    line.send(format!(
-        "{declined}{GET}GET /b HTTP/1.1\r\nHost : x\r\n\r\n"
-    ))
-    .await;
+    line.send(format!("{declined}{GET}GET /b HTTP/1.1\r\nHost : x\r\n\r\n")).await;
     line.recorder.arrived.notified().await;
     assert!(line.recorder.lines().is_empty());
     line.recorder.release.notify_one();
@@ -181,9 +166,7 @@ async fn an_upgrade_needs_http_1_1_both_fields_and_a_protocol_of_today() {
 #[tokio::test(start_paused = true)]
 async fn an_upgrade_request_with_a_body_hands_over_what_is_behind_the_body() {
     let mut line = connect();
-    let request = UPGRADE
-        .replace("GET", "POST")
-        .replace("Host", "Content-Length: 3\r\nHost");
+    let request = UPGRADE.replace("GET", "POST").replace("Host", "Content-Length: 3\r\nHost");
     line.send(format!("{request}abctunnelled")).await;
     assert!(line.response().await.starts_with("HTTP/1.1 101"));
     line.client.shutdown().await.unwrap();
@@ -199,9 +182,7 @@ async fn a_client_that_still_sends_can_read_the_answer_before_the_end() {
     let line = connect_with(TIMEOUTS, 1024);
     let (mut reader, mut writer) = tokio::io::split(line.client);
     let send = async {
-        writer
-            .write_all(b"POST / HTTP/1.1\r\nHost : x\r\n\r\n")
-            .await?;
+        writer.write_all(b"POST / HTTP/1.1\r\nHost : x\r\n\r\n").await?;
         writer.write_all(&vec![b'x'; 500_000]).await
     };
     let mut bytes = Vec::new();
@@ -218,10 +199,7 @@ async fn lingering_ends_by_time() {
     let (_, statuses) = until_closed(&mut line).await;
     assert_eq!(statuses, [400]);
     // The client keeps its side open, and the session ends nevertheless.
-    tokio::time::timeout(Duration::from_secs(2), line.session)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(2), line.session).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,18 +212,12 @@ async fn a_peer_that_reads_nothing_is_cut_off_and_a_slow_one_is_not() {
         line.client.read_exact(&mut piece).await.unwrap();
     }
     assert!(!line.session.is_finished());
-    tokio::time::timeout(WRITE_STALL_MAX * 2, line.session)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(WRITE_STALL_MAX * 2, line.session).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_closes_idle_connections_and_answers_what_has_begun() {
-    let drain = |line: &Line| {
-        line.orders
-            .send_modify(|o| o.connections = Connections::Close)
-    };
+    let drain = |line: &Line| line.orders.send_modify(|o| o.connections = Connections::Close);
 
     let mut idle = connect();
     idle.send(GET).await;
@@ -275,8 +247,7 @@ async fn an_abort_ends_a_connection_and_its_exchange() {
     let mut line = connect();
     line.send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n").await;
     line.recorder.arrived.notified().await;
-    line.orders
-        .send_modify(|orders| orders.connections = Connections::Abort);
+    line.orders.send_modify(|orders| orders.connections = Connections::Abort);
     line.recorder.dropped.notified().await;
     line.session.await.unwrap();
 }
@@ -285,9 +256,8 @@ type Http2 = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 
 async fn http2(line: Line) -> (Http2, JoinHandle<hyper::Result<()>>, Recorder) {
     let io = TokioIo::new(line.client);
-    let (send, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-        .await
-        .unwrap();
+    let (send, driver) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     // Whoever gives orders stays for as long as the connection.
     let orders = line.orders;
     let driver = async move {
@@ -304,17 +274,12 @@ async fn http2_is_spoken_by_prior_knowledge_and_cookies_become_one() {
     let connection = line.connection.clone();
     let (mut send, _driver, recorder) = http2(line).await;
     for _ in 0..2 {
-        let request = http::Request::get("http://x/a?b")
-            .body(Empty::new())
-            .unwrap();
+        let request = http::Request::get("http://x/a?b").body(Empty::new()).unwrap();
         assert_eq!(send.send_request(request).await.unwrap().status(), 200);
     }
     assert_eq!(recorder.lines(), ["GET http://x/a?b"; 2]);
     assert_eq!(connection.protocol(), Protocol::Http2);
-    let request = http::Request::get("http://x/a")
-        .header("host", "y")
-        .body(Empty::new())
-        .unwrap();
+    let request = http::Request::get("http://x/a").header("host", "y").body(Empty::new()).unwrap();
     assert_eq!(send.send_request(request).await.unwrap().status(), 400);
     assert_eq!(recorder.lines().len(), 2);
 }
@@ -335,10 +300,7 @@ async fn an_http2_connection_that_stops_behind_its_preface_closes() {
     let mut line = connect();
     line.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     let (after, _) = until_closed(&mut line).await;
-    assert!(
-        after <= TIMEOUTS.keep_alive + Duration::from_secs(6),
-        "{after:?}"
-    );
+    assert!(after <= TIMEOUTS.keep_alive + Duration::from_secs(6), "{after:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,9 +308,7 @@ async fn a_drain_sends_goaway_and_finishes_what_runs() {
     let line = connect();
     let orders = line.orders.clone();
     let (mut send, driver, recorder) = http2(line).await;
-    let request = http::Request::get("http://x/held")
-        .body(Empty::new())
-        .unwrap();
+    let request = http::Request::get("http://x/held").body(Empty::new()).unwrap();
     let response = tokio::spawn(send.send_request(request));
     recorder.arrived.notified().await;
     orders.send_modify(|orders| orders.connections = Connections::Close);

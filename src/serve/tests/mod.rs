@@ -32,10 +32,8 @@ impl Socket for DuplexStream {
     fn abort(&self) {}
 }
 
-const TIMEOUTS: Timeouts = Timeouts {
-    header: Duration::from_secs(10),
-    keep_alive: Duration::from_secs(60),
-};
+const TIMEOUTS: Timeouts =
+    Timeouts { header: Duration::from_secs(10), keep_alive: Duration::from_secs(60) };
 
 /// What an exchange got to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,12 +55,7 @@ struct Recorder {
 
 impl Recorder {
     fn lines(&self) -> Vec<String> {
-        self.seen
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|seen| seen.line.clone())
-            .collect()
+        self.seen.lock().unwrap().iter().map(|seen| seen.line.clone()).collect()
     }
 
     fn saw(&self) -> Vec<Seen> {
@@ -82,11 +75,7 @@ impl http_body::Body for Cut {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let began = std::mem::replace(&mut self.0, true);
-        let piece = if began {
-            Err("cut".into())
-        } else {
-            Ok(Frame::data(Bytes::from("half")))
-        };
+        let piece = if began { Err("cut".into()) } else { Ok(Frame::data(Bytes::from("half"))) };
         Poll::Ready(Some(piece))
     }
 }
@@ -133,19 +122,14 @@ impl Exchanges for Recorder {
                 return answer(StatusCode::OK, "x".repeat(8 * 1024 * 1024));
             }
             let upgrade = path == "/tunnel"
-                && request
-                    .extensions()
-                    .get::<hyper::upgrade::OnUpgrade>()
-                    .is_some();
+                && request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some();
             if upgrade {
                 let on = hyper::upgrade::on(&mut request);
                 tokio::spawn(async move {
                     let mut io = TokioIo::new(on.await.unwrap());
                     let mut bytes = Vec::new();
                     io.read_to_end(&mut bytes).await.unwrap();
-                    io.write_all(&[b"echo ", &bytes[..]].concat())
-                        .await
-                        .unwrap();
+                    io.write_all(&[b"echo ", &bytes[..]].concat()).await.unwrap();
                     io.shutdown().await.unwrap();
                 });
             }
@@ -153,20 +137,10 @@ impl Exchanges for Recorder {
                 Ok(body) => {
                     let trailers = body.trailers().map_or(0, http::HeaderMap::len);
                     let body = body.to_bytes().to_vec();
-                    this.seen.lock().unwrap().push(Seen {
-                        line,
-                        body,
-                        trailers,
-                    });
-                    if upgrade {
-                        StatusCode::SWITCHING_PROTOCOLS
-                    } else {
-                        StatusCode::OK
-                    }
+                    this.seen.lock().unwrap().push(Seen { line, body, trailers });
+                    if upgrade { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK }
                 }
-                Err(_) => connection
-                    .violation()
-                    .map_or(StatusCode::IM_A_TEAPOT, |v| v.status),
+                Err(_) => connection.violation().map_or(StatusCode::IM_A_TEAPOT, |v| v.status),
             };
             drop(dropped);
             answer(status, if upgrade { "" } else { "fine" })
@@ -175,14 +149,8 @@ impl Exchanges for Recorder {
 }
 
 fn answer(status: StatusCode, text: impl Into<Bytes>) -> Response<UnsyncBoxBody<Bytes, BoxError>> {
-    let body = Full::new(text.into())
-        .map_err(|never| match never {})
-        .boxed_unsync();
-    Response::builder()
-        .status(status)
-        .version(Version::HTTP_11)
-        .body(body)
-        .unwrap()
+    let body = Full::new(text.into()).map_err(|never| match never {}).boxed_unsync();
+    Response::builder().status(status).version(Version::HTTP_11).body(body).unwrap()
 }
 
 /// One connection over an in-memory pipe.
@@ -201,26 +169,13 @@ fn connect() -> Line {
 fn connect_with(timeouts: Timeouts, pipe: usize) -> Line {
     let (client, server) = tokio::io::duplex(pipe);
     let recorder = Recorder::default();
-    let (orders, watching) = watch::channel(Orders {
-        accept: Accept::Yes,
-        connections: Connections::Keep,
-        timeouts,
-    });
+    let (orders, watching) =
+        watch::channel(Orders { accept: Accept::Yes, connections: Connections::Keep, timeouts });
     let peer = SocketAddr::from(([127, 0, 0, 1], 9));
     let connection = Arc::new(Connection::new(peer, peer, ListenerId::Main(0)));
-    let host = Host {
-        exchanges: recorder.clone(),
-        orders: watching,
-        load: Arc::new(Load::new(1)),
-    };
+    let host = Host { exchanges: recorder.clone(), orders: watching, load: Arc::new(Load::new(1)) };
     let session = tokio::spawn(session::run(server, connection.clone(), None, host));
-    Line {
-        client,
-        recorder,
-        orders,
-        connection,
-        session,
-    }
+    Line { client, recorder, orders, connection, session }
 }
 
 impl Line {
@@ -232,10 +187,7 @@ impl Line {
     async fn statuses(&mut self) -> Vec<u16> {
         let mut bytes = Vec::new();
         let read = self.client.read_to_end(&mut bytes);
-        tokio::time::timeout(Duration::from_secs(600), read)
-            .await
-            .expect("it closes")
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(600), read).await.expect("it closes").unwrap();
         statuses(&bytes)
     }
 

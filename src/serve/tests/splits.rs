@@ -37,33 +37,20 @@ async fn outcome(pieces: &[&[u8]]) -> (Vec<u16>, Vec<Seen>) {
 
 fn on_runtime<T>(future: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap()
-        .block_on(future)
+    runtime.enable_all().start_paused(true).build().unwrap().block_on(future)
 }
 
 #[test]
 fn a_stream_split_in_two_anywhere_gives_the_same() {
     on_runtime(async {
         let good = GOOD.concat() + LAST;
-        for stream in BAD
-            .iter()
-            .map(|bad| GOOD.concat() + bad + LAST)
-            .chain([good])
-        {
+        for stream in BAD.iter().map(|bad| GOOD.concat() + bad + LAST).chain([good]) {
             let bytes = stream.as_bytes();
             let whole = outcome(&[bytes]).await;
             assert!(whole.1.len() >= GOOD.len(), "{whole:?}");
             for at in 0..bytes.len() {
                 let (start, end) = bytes.split_at(at);
-                assert_eq!(
-                    outcome(&[start, end]).await,
-                    whole,
-                    "split at {at} of {stream:?}"
-                );
+                assert_eq!(outcome(&[start, end]).await, whole, "split at {at} of {stream:?}");
             }
         }
     });

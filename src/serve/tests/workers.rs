@@ -27,23 +27,15 @@ fn start(proxy: &ProxySettings) -> (Running, Recorder) {
 
 fn bind(proxy: &ProxySettings) -> Result<Bound, crate::serve::worker::BindError> {
     let main = proxy.listen.iter().enumerate();
-    Bound::bind_all(
-        proxy,
-        main.map(|(i, a)| ("proxy.listen".to_owned(), ListenerId::Main(i), *a)),
-    )
+    Bound::bind_all(proxy, main.map(|(i, a)| ("proxy.listen".to_owned(), ListenerId::Main(i), *a)))
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), future)
-        .await
-        .expect(what)
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect(what)
 }
 
 async fn get(socket: &mut TcpStream) -> u16 {
-    socket
-        .write_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    socket.write_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"fine") {
         bytes.push(within("an answer", socket.read_u8()).await.unwrap());
@@ -66,13 +58,7 @@ async fn workers_share_every_port_and_the_one_that_was_chosen_is_told() {
         }
     }
     assert_eq!(recorder.lines().len(), 40);
-    assert_eq!(
-        (
-            running.load().connections_of(0),
-            running.load().connections_of(1)
-        ),
-        (20, 20)
-    );
+    assert_eq!((running.load().connections_of(0), running.load().connections_of(1)), (20, 20));
     running.abort();
     within("the workers end", running.ended()).await;
     assert_eq!(running.load().connections(), 0);
@@ -85,10 +71,7 @@ async fn an_address_in_use_is_told_with_setting_and_fix() {
         let mut proxy = settings(workers, 10);
         proxy.listen = vec![running.addresses()[0].1];
         let error = bind(&proxy).unwrap_err().to_string();
-        assert!(
-            error.starts_with("proxy.listen: cannot listen on 127.0.0.1:"),
-            "{error}"
-        );
+        assert!(error.starts_with("proxy.listen: cannot listen on 127.0.0.1:"), "{error}");
         assert!(error.ends_with("or choose another port."), "{error}");
     }
 }
@@ -104,11 +87,7 @@ async fn a_full_worker_lets_connections_wait_until_one_leaves() {
         open.push(TcpStream::connect(address).await.unwrap());
     }
     let load = running.load().clone();
-    within(
-        "all places are taken",
-        load.until(|load| load.connections() == MAX as i64),
-    )
-    .await;
+    within("all places are taken", load.until(|load| load.connections() == MAX as i64)).await;
     let mut waiting = TcpStream::connect(address).await.unwrap();
     assert_eq!(get(open.last_mut().unwrap()).await, 200);
     assert_eq!(load.connections(), MAX as i64);
@@ -124,24 +103,17 @@ async fn after_stop_and_drain_the_workers_end_by_themselves() {
     assert_eq!(get(&mut socket).await, 200);
     running.drain();
     let mut rest = Vec::new();
-    within("the idle connection closes", socket.read_to_end(&mut rest))
-        .await
-        .unwrap();
+    within("the idle connection closes", socket.read_to_end(&mut rest)).await.unwrap();
     drop(socket);
 
     let mut late = TcpStream::connect(address).await.unwrap();
     assert_eq!(get(&mut late).await, 200);
-    within("it closes behind its answer", late.read_to_end(&mut rest))
-        .await
-        .unwrap();
+    within("it closes behind its answer", late.read_to_end(&mut rest)).await.unwrap();
     drop(late);
 
     running.stop_accepting();
     within("the workers end", running.ended()).await;
-    assert_eq!(
-        (running.load().connections(), running.load().exchanges()),
-        (0, 0)
-    );
+    assert_eq!((running.load().connections(), running.load().exchanges()), (0, 0));
     assert!(TcpStream::connect(address).await.is_err());
 }
 
@@ -149,17 +121,12 @@ async fn after_stop_and_drain_the_workers_end_by_themselves() {
 async fn a_refusal_reaches_a_client_whose_upload_nobody_read() {
     let (running, _) = start(&settings(1, 10));
     let mut socket = TcpStream::connect(running.addresses()[0].1).await.unwrap();
-    socket
-        .write_all(b"POST / HTTP/1.1\r\nHost : x\r\n\r\n")
-        .await
-        .unwrap();
+    socket.write_all(b"POST / HTTP/1.1\r\nHost : x\r\n\r\n").await.unwrap();
     for _ in 0..32 {
         socket.write_all(&[b'x'; 16 * 1024]).await.unwrap();
     }
     let mut bytes = Vec::new();
-    within("the end", socket.read_to_end(&mut bytes))
-        .await
-        .unwrap();
+    within("the end", socket.read_to_end(&mut bytes)).await.unwrap();
     assert_eq!(statuses(&bytes), [400]);
 }
 

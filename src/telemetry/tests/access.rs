@@ -56,18 +56,9 @@ fn a_text_line_is_one_line_whatever_the_peer_sent_and_has_no_query() {
     story.path = "/a\nb\u{1b}[2J?token=hunter2".into();
     story.flow = Some("x\u{202e}y z".into());
 
-    let text = access(
-        LogSettings {
-            format: LogFormat::Text,
-            ..LOG
-        },
-        &[story],
-    );
+    let text = access(LogSettings { format: LogFormat::Text, ..LOG }, &[story]);
 
-    assert!(
-        text.starts_with("2026-01-15T10:00:00.123Z access status=200 outcome=ok"),
-        "{text}"
-    );
+    assert!(text.starts_with("2026-01-15T10:00:00.123Z access status=200 outcome=ok"), "{text}");
     assert!(text.contains(r#"path="/a\nb\u{1b}[2J""#), "{text}");
     assert!(text.contains(r#"flow="x\u{202e}y z""#), "{text}");
     assert_eq!(text.matches('\n').count(), 1);
@@ -82,18 +73,8 @@ fn the_mode_failures_writes_what_failed_was_refused_or_was_repeated() {
     refused.ending = Ending::Rejected("queue_full");
     let stories = [plain, refused, recovered()];
 
-    for (which, lines) in [
-        (AccessLog::All, 3),
-        (AccessLog::Failures, 2),
-        (AccessLog::Off, 0),
-    ] {
-        let text = access(
-            LogSettings {
-                access: which,
-                ..LOG
-            },
-            &stories,
-        );
+    for (which, lines) in [(AccessLog::All, 3), (AccessLog::Failures, 2), (AccessLog::Off, 0)] {
+        let text = access(LogSettings { access: which, ..LOG }, &stories);
         assert_eq!(text.lines().count(), lines, "{which:?}");
     }
 }

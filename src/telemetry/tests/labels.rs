@@ -58,10 +58,7 @@ fn an_upstream_that_plays_with_status_codes_gets_a_bounded_number_of_series() {
 
     let text = text(&metrics);
     assert_eq!(series(&text), series(&full));
-    let requests = text
-        .lines()
-        .filter(|line| line.starts_with("forbear_requests_total"))
-        .count();
+    let requests = text.lines().filter(|line| line.starts_with("forbear_requests_total")).count();
     assert!(requests < 140, "{requests}");
     let folded = r#"forbear_requests_total{code="other",method="other",outcome="ok",route="search",upstream="github"}"#;
     assert!(value(&text, folded).is_some_and(|count| count > 300.0));

@@ -15,58 +15,19 @@ fn a_recovered_exchange_is_counted_in_every_way_that_it_tells() {
             r#"forbear_requests_total{code="200",method="GET",outcome="ok",route="search",upstream="github"}"#,
             1.0,
         ),
-        (
-            r#"forbear_request_duration_seconds_count{upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_request_duration_seconds_bucket{upstream="github",le="5"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_request_duration_seconds_bucket{upstream="github",le="2.5"}"#,
-            0.0,
-        ),
-        (
-            r#"forbear_requests_recovered_total{by="retry",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_requests_recovered_total{by="wait",upstream="github"}"#,
-            0.0,
-        ),
-        (
-            r#"forbear_body_bytes_total{direction="response",upstream="github"}"#,
-            812.0,
-        ),
-        (
-            r#"forbear_upstream_attempts_total{code="429",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_upstream_attempts_total{code="200",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_upstream_attempt_duration_seconds_count{upstream="github"}"#,
-            2.0,
-        ),
-        (
-            r#"forbear_retries_total{reason="status_429",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_retry_after_total{form="delta",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_wait_duration_seconds_sum{reason="cooldown",upstream="github"}"#,
-            4.01,
-        ),
-        (
-            r#"forbear_wait_duration_seconds_count{reason="backoff",upstream="github"}"#,
-            0.0,
-        ),
+        (r#"forbear_request_duration_seconds_count{upstream="github"}"#, 1.0),
+        (r#"forbear_request_duration_seconds_bucket{upstream="github",le="5"}"#, 1.0),
+        (r#"forbear_request_duration_seconds_bucket{upstream="github",le="2.5"}"#, 0.0),
+        (r#"forbear_requests_recovered_total{by="retry",upstream="github"}"#, 1.0),
+        (r#"forbear_requests_recovered_total{by="wait",upstream="github"}"#, 0.0),
+        (r#"forbear_body_bytes_total{direction="response",upstream="github"}"#, 812.0),
+        (r#"forbear_upstream_attempts_total{code="429",upstream="github"}"#, 1.0),
+        (r#"forbear_upstream_attempts_total{code="200",upstream="github"}"#, 1.0),
+        (r#"forbear_upstream_attempt_duration_seconds_count{upstream="github"}"#, 2.0),
+        (r#"forbear_retries_total{reason="status_429",upstream="github"}"#, 1.0),
+        (r#"forbear_retry_after_total{form="delta",upstream="github"}"#, 1.0),
+        (r#"forbear_wait_duration_seconds_sum{reason="cooldown",upstream="github"}"#, 4.01),
+        (r#"forbear_wait_duration_seconds_count{reason="backoff",upstream="github"}"#, 0.0),
         ("forbear_overhead_seconds_sum", 0.001),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series}\n{text}");
@@ -102,30 +63,12 @@ fn an_attempt_without_a_status_counts_as_none_and_by_its_error() {
             r#"forbear_requests_total{code="502",method="GET",outcome="rejected_retries_exhausted",route="search",upstream="github"}"#,
             1.0,
         ),
-        (
-            r#"forbear_upstream_attempts_total{code="none",upstream="github"}"#,
-            2.0,
-        ),
-        (
-            r#"forbear_upstream_attempt_errors_total{error="connect",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_upstream_attempt_errors_total{error="other",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_retries_total{reason="connect",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_retries_exhausted_total{by="attempts",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_requests_recovered_total{by="retry",upstream="github"}"#,
-            0.0,
-        ),
+        (r#"forbear_upstream_attempts_total{code="none",upstream="github"}"#, 2.0),
+        (r#"forbear_upstream_attempt_errors_total{error="connect",upstream="github"}"#, 1.0),
+        (r#"forbear_upstream_attempt_errors_total{error="other",upstream="github"}"#, 1.0),
+        (r#"forbear_retries_total{reason="connect",upstream="github"}"#, 1.0),
+        (r#"forbear_retries_exhausted_total{by="attempts",upstream="github"}"#, 1.0),
+        (r#"forbear_requests_recovered_total{by="retry",upstream="github"}"#, 0.0),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series}\n{text}");
     }
@@ -146,10 +89,7 @@ fn a_refusal_by_a_breaker_is_charged_to_the_breaker_of_its_route() {
     let text = text(&metrics);
     let rejections = |breaker: &str| {
         let series = "forbear_breaker_rejections_total";
-        value(
-            &text,
-            &format!(r#"{series}{{breaker="{breaker}",upstream="github"}}"#),
-        )
+        value(&text, &format!(r#"{series}{{breaker="{breaker}",upstream="github"}}"#))
     };
     assert_eq!(rejections("route search"), Some(1.0));
     assert_eq!(rejections("upstream"), Some(2.0));
@@ -178,14 +118,10 @@ fn label_sets_known_from_the_configuration_exist_at_zero() {
         ));
     }
     for reason in names::RETRY_REASONS {
-        expected.push(format!(
-            r#"forbear_retries_total{{reason="{reason}",upstream="github"}}"#
-        ));
+        expected.push(format!(r#"forbear_retries_total{{reason="{reason}",upstream="github"}}"#));
     }
     for by in names::EXHAUSTED_BY {
-        expected.push(format!(
-            r#"forbear_retries_exhausted_total{{by="{by}",upstream="github"}}"#
-        ));
+        expected.push(format!(r#"forbear_retries_exhausted_total{{by="{by}",upstream="github"}}"#));
     }
     for series in expected {
         assert_eq!(value(&text, &series), Some(0.0), "{series}\n{text}");
@@ -199,10 +135,7 @@ fn a_reload_goes_on_counting_and_removes_what_is_gone() {
     metrics.upstream(&upstream("gone", vec![route("default", None)]));
     metrics.key("gone:*");
     metrics.unrouted(&recovered());
-    let kept = upstream(
-        "github",
-        vec![route("default", None), route("search", None)],
-    );
+    let kept = upstream("github", vec![route("default", None), route("search", None)]);
     let settings = settings(vec![kept.clone()]);
 
     metrics.upstream(&kept).exchange(&recovered());
@@ -210,10 +143,7 @@ fn a_reload_goes_on_counting_and_removes_what_is_gone() {
 
     let text = text(&metrics);
     assert!(!text.contains("gone"), "{text}");
-    assert!(
-        text.contains(r#"breaker="route search""#),
-        "the route still exists\n{text}"
-    );
+    assert!(text.contains(r#"breaker="route search""#), "the route still exists\n{text}");
     let requests = r#"forbear_requests_total{code="200",method="GET",outcome="ok",route="search",upstream="github"}"#;
     assert_eq!(value(&text, requests), Some(2.0));
     assert!(text.contains(r#"upstream="_none""#), "{text}");
@@ -222,9 +152,7 @@ fn a_reload_goes_on_counting_and_removes_what_is_gone() {
 #[test]
 fn gauges_show_the_state_of_the_moment_and_nothing_older() {
     let metrics = Metrics::new();
-    let reset = Moment(WallTime {
-        unix_ms: 1_768_471_200_500,
-    });
+    let reset = Moment(WallTime { unix_ms: 1_768_471_200_500 });
     let quota = |scope: &str, limit, remaining| QuotaView {
         scope: scope.into(),
         limit: Some(limit),
@@ -248,10 +176,7 @@ fn gauges_show_the_state_of_the_moment_and_nothing_older() {
         queued: 4,
         ..UpstreamView::default()
     };
-    let process = ProcessView {
-        draining: true,
-        listeners: vec![("proxy".into(), 9)],
-    };
+    let process = ProcessView { draining: true, listeners: vec![("proxy".into(), 9)] };
 
     let text = scrape::text(&metrics, &[view], &[], &process);
     let later = scrape::text(&metrics, &[], &[], &ProcessView::default());
@@ -260,30 +185,15 @@ fn gauges_show_the_state_of_the_moment_and_nothing_older() {
         (r#"forbear_requests_in_flight{upstream="github"}"#, 7.0),
         (r#"forbear_ratelimit_limit{upstream="github"}"#, 30.0),
         (r#"forbear_ratelimit_remaining{upstream="github"}"#, 3.0),
-        (
-            r#"forbear_ratelimit_reset_timestamp_seconds{upstream="github"}"#,
-            1_768_471_200.5,
-        ),
-        (
-            r#"forbear_breaker_state{breaker="upstream",state="open",upstream="github"}"#,
-            1.0,
-        ),
-        (
-            r#"forbear_breaker_state{breaker="upstream",state="closed",upstream="github"}"#,
-            0.0,
-        ),
-        (
-            r#"forbear_breaker_failure_ratio{breaker="upstream",upstream="github"}"#,
-            0.75,
-        ),
+        (r#"forbear_ratelimit_reset_timestamp_seconds{upstream="github"}"#, 1_768_471_200.5),
+        (r#"forbear_breaker_state{breaker="upstream",state="open",upstream="github"}"#, 1.0),
+        (r#"forbear_breaker_state{breaker="upstream",state="closed",upstream="github"}"#, 0.0),
+        (r#"forbear_breaker_failure_ratio{breaker="upstream",upstream="github"}"#, 0.75),
         (r#"forbear_listener_connections{listener="proxy"}"#, 9.0),
         ("forbear_draining", 1.0),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series}\n{text}");
-        assert!(
-            value(&later, series).is_none_or(|value| value == 0.0),
-            "{series}"
-        );
+        assert!(value(&later, series).is_none_or(|value| value == 0.0), "{series}");
     }
     assert!(text.contains("process_start_time_seconds"));
 }
@@ -296,17 +206,10 @@ fn a_scrape_names_only_what_the_catalogue_declares_with_its_help_and_labels() {
 
     let text = text(&metrics);
 
-    for line in text
-        .lines()
-        .filter(|line| line.starts_with("# HELP forbear_"))
-    {
-        let declared = names::CATALOGUE
-            .iter()
-            .any(|def| line == format!("# HELP {} {}", def.name, def.help));
+    for line in text.lines().filter(|line| line.starts_with("# HELP forbear_")) {
+        let declared =
+            names::CATALOGUE.iter().any(|def| line == format!("# HELP {} {}", def.name, def.help));
         assert!(declared, "{line}");
     }
-    assert_eq!(
-        value(&text, r#"forbear_config_info{hash="abc"}"#),
-        Some(1.0)
-    );
+    assert_eq!(value(&text, r#"forbear_config_info{hash="abc"}"#), Some(1.0));
 }

@@ -11,11 +11,7 @@ async fn a_new_connection_closed_on_the_request_is_a_reset() {
 
         let error = failure(send(&target, post("x"), OPTIONS).await);
 
-        assert_eq!(
-            (error.kind, error.nothing_sent),
-            (SendErrorKind::Reset, false),
-            "{start:?}"
-        );
+        assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::Reset, false), "{start:?}");
     }
 }
 
@@ -35,17 +31,9 @@ async fn a_response_that_ends_early_or_is_broken_never_looks_whole() {
         let target = answering(answer.clone()).await;
 
         let response = send(&target, get("/"), OPTIONS).await.unwrap();
-        let outcome = response
-            .into_body()
-            .collect()
-            .await
-            .map(|body| body.to_bytes());
+        let outcome = response.into_body().collect().await.map(|body| body.to_bytes());
 
-        assert_eq!(
-            outcome.unwrap_err(),
-            ResponseBodyError::Truncated,
-            "{answer:?}"
-        );
+        assert_eq!(outcome.unwrap_err(), ResponseBodyError::Truncated, "{answer:?}");
         until("it is closed", || target.open_connections() == 0).await;
     }
 }
@@ -98,10 +86,8 @@ async fn a_get_of_unknown_length_keeps_its_body_and_its_named_trailers() {
     })
     .await;
     let replay = replay_of(replay::scripted(vec!["pie", "ces"], Some(("x-sum", "6"))));
-    let request = Request::get("/")
-        .header("trailer", "x-sum")
-        .body(replay.attempt().unwrap())
-        .unwrap();
+    let request =
+        Request::get("/").header("trailer", "x-sum").body(replay.attempt().unwrap()).unwrap();
 
     text(send(&target, request, OPTIONS).await.unwrap()).await;
 
@@ -123,12 +109,8 @@ async fn an_upgrade_hands_the_connection_over() {
     })
     .await;
     let mut request = get("/");
-    request
-        .headers_mut()
-        .insert("upgrade", "echo".parse().unwrap());
-    request
-        .headers_mut()
-        .insert("connection", "upgrade".parse().unwrap());
+    request.headers_mut().insert("upgrade", "echo".parse().unwrap());
+    request.headers_mut().insert("connection", "upgrade".parse().unwrap());
 
     let mut response = send(&target, request, OPTIONS).await.unwrap();
 
@@ -148,19 +130,12 @@ async fn nobody_listening_means_refused_and_nothing_sent() {
 
     let error = failure(send(&target, post("x"), OPTIONS).await);
 
-    assert_eq!(
-        (error.kind, error.nothing_sent),
-        (SendErrorKind::ConnectRefused, true)
-    );
+    assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::ConnectRefused, true));
 }
 
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_a_dns_failure() {
-    let origin = Origin {
-        scheme: Scheme::Http,
-        host: "name.invalid".into(),
-        port: 80,
-    };
+    let origin = Origin { scheme: Scheme::Http, host: "name.invalid".into(), port: 80 };
     let target = Target::new(&origin, &TlsConfig::default(), Duration::from_secs(20)).unwrap();
 
     let error = failure(send(&Arc::new(target), get("/"), OPTIONS).await);
@@ -174,8 +149,6 @@ fn sending_can_move_between_threads() {
     fn check<T: Send>(_: impl FnOnce(Arc<Target>, Request<RequestBody>, SendOptions) -> T) {}
 
     check(|target, request, options| async move {
-        send(&target, request, options)
-            .await
-            .map(|response| response.into_body())
+        send(&target, request, options).await.map(|response| response.into_body())
     });
 }

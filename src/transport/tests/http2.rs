@@ -32,9 +32,7 @@ async fn serving(script: fn(usize, h2::server::SendResponse<Bytes>)) -> (Pki, Ar
             }
         }
     };
-    let address = pki
-        .serve(pki.leaf("localhost", false), &["h2"], false, serve)
-        .await;
+    let address = pki.serve(pki.leaf("localhost", false), &["h2"], false, serve).await;
     let target = pki.target(address);
     (pki, target, seen)
 }
@@ -74,10 +72,7 @@ async fn a_refused_stream_was_not_sent_and_its_connection_lives_on() {
     let error = failure(send(&target, post("x"), OPTIONS).await);
     let again = send(&target, post("x"), OPTIONS).await.unwrap();
 
-    assert_eq!(
-        (error.kind, error.nothing_sent),
-        (SendErrorKind::Refused, true)
-    );
+    assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::Refused, true));
     assert_eq!(text(again).await, "ok");
     assert_eq!(target.open_connections(), 1);
 }
@@ -89,10 +84,7 @@ async fn any_other_reset_may_have_been_processed() {
 
     let error = failure(send(&target, post("x"), OPTIONS).await);
 
-    assert_eq!(
-        (error.kind, error.nothing_sent),
-        (SendErrorKind::Reset, false)
-    );
+    assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::Reset, false));
 }
 
 #[tokio::test]
@@ -118,10 +110,7 @@ async fn a_stream_that_is_reset_in_its_body_is_truncated() {
 async fn going_away(last_stream: u8) -> (Pki, Arc<Target>) {
     let pki = Pki::new();
     let serve = move |mut stream: TlsStream<TcpStream>| async move {
-        stream
-            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-            .await
-            .unwrap();
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
         let mut seen = Vec::new();
         // Preface, then frames up to the first HEADERS.
         loop {
@@ -136,9 +125,7 @@ async fn going_away(last_stream: u8) -> (Pki, Arc<Target>) {
         stream.write_all(&goaway).await.unwrap();
         let _ = stream.shutdown().await;
     };
-    let address = pki
-        .serve(pki.leaf("localhost", false), &["h2"], false, serve)
-        .await;
+    let address = pki.serve(pki.leaf("localhost", false), &["h2"], false, serve).await;
     let target = pki.target(address);
     (pki, target)
 }
@@ -159,35 +146,22 @@ fn has_headers(bytes: &[u8]) -> bool {
 async fn a_goaway_tells_whether_the_request_was_processed() {
     let (_pki, target) = going_away(0).await;
     let above = failure(send(&target, post("x"), OPTIONS).await);
-    assert_eq!(
-        (above.kind, above.nothing_sent),
-        (SendErrorKind::Refused, true),
-        "{above}"
-    );
+    assert_eq!((above.kind, above.nothing_sent), (SendErrorKind::Refused, true), "{above}");
 
     let (_pki, target) = going_away(1).await;
     let within = failure(send(&target, post("x"), OPTIONS).await);
-    assert_eq!(
-        (within.kind, within.nothing_sent),
-        (SendErrorKind::Reset, false),
-        "{within}"
-    );
+    assert_eq!((within.kind, within.nothing_sent), (SendErrorKind::Reset, false), "{within}");
 }
 
 #[tokio::test]
 async fn an_upgrade_asks_for_http1_only() {
     let (_pki, target, _) = serving(|_, respond| answer(respond)).await;
     let mut request = get("/");
-    request
-        .headers_mut()
-        .insert("upgrade", "websocket".parse().unwrap());
+    request.headers_mut().insert("upgrade", "websocket".parse().unwrap());
 
     let error = failure(send(&target, request, OPTIONS).await);
 
-    assert_eq!(
-        (error.kind, error.nothing_sent),
-        (SendErrorKind::TlsProtocol, true)
-    );
+    assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::TlsProtocol, true));
 }
 
 #[tokio::test]
@@ -216,10 +190,8 @@ async fn an_unread_response_ends_its_stream_and_not_its_connection() {
 async fn an_upload_ends_with_its_response_and_the_connection_lives_on() {
     let (_pki, target, _) = serving(|_, respond| answer(respond)).await;
     let replay = replay_of(replay::stalled_after("part"));
-    let request = Request::post("/")
-        .header("host", "upstream.test")
-        .body(replay.attempt().unwrap())
-        .unwrap();
+    let request =
+        Request::post("/").header("host", "upstream.test").body(replay.attempt().unwrap()).unwrap();
 
     let response = send(&target, request, OPTIONS).await.unwrap();
     assert_eq!(text(response).await, "ok");

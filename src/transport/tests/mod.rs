@@ -31,10 +31,7 @@ const OPTIONS: SendOptions = SendOptions {
     idle_timeout: Duration::from_secs(10),
     fresh: false,
 };
-const FRESH: SendOptions = SendOptions {
-    fresh: true,
-    ..OPTIONS
-};
+const FRESH: SendOptions = SendOptions { fresh: true, ..OPTIONS };
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -65,11 +62,7 @@ async fn answering(answer: impl Into<Vec<u8>>) -> Arc<Target> {
 
 fn plain_target(address: SocketAddr) -> Arc<Target> {
     let host = address.ip().to_string();
-    let origin = Origin {
-        scheme: Scheme::Http,
-        host,
-        port: address.port(),
-    };
+    let origin = Origin { scheme: Scheme::Http, host, port: address.port() };
     Arc::new(Target::new(&origin, &TlsConfig::default(), Duration::from_secs(5)).unwrap())
 }
 
@@ -79,20 +72,12 @@ fn replay_of(source: Source) -> Replay {
 }
 
 fn get(target: &str) -> Request<RequestBody> {
-    Request::get(target)
-        .header("host", "upstream.test")
-        .body(RequestBody::empty())
-        .unwrap()
+    Request::get(target).header("host", "upstream.test").body(RequestBody::empty()).unwrap()
 }
 
 fn post(body: &'static str) -> Request<RequestBody> {
-    let body = replay_of(Source::Full(Bytes::from_static(body.as_bytes())))
-        .attempt()
-        .unwrap();
-    Request::post("/orders")
-        .header("host", "upstream.test")
-        .body(body)
-        .unwrap()
+    let body = replay_of(Source::Full(Bytes::from_static(body.as_bytes()))).attempt().unwrap();
+    Request::post("/orders").header("host", "upstream.test").body(body).unwrap()
 }
 
 async fn text(response: Response<ResponseBody>) -> String {
@@ -101,9 +86,7 @@ async fn text(response: Response<ResponseBody>) -> String {
 }
 
 fn failure(outcome: Result<Response<ResponseBody>, SendError>) -> SendError {
-    outcome
-        .map(|response| response.status())
-        .expect_err("the attempt should fail")
+    outcome.map(|response| response.status()).expect_err("the attempt should fail")
 }
 
 /// Reads up to the empty line; at the end of the stream, what there was.

@@ -69,17 +69,9 @@ pub(super) fn source(steps: impl IntoIterator<Item = Step>) -> Source {
 pub(super) fn scripted(pieces: Vec<&'static str>, trailer: Option<(&str, &str)>) -> Source {
     let trailer = trailer.map(|(name, value)| {
         let name = HeaderName::try_from(name).unwrap();
-        Step::Trailers(HeaderMap::from_iter([(
-            name,
-            HeaderValue::from_str(value).unwrap(),
-        )]))
+        Step::Trailers(HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())]))
     });
-    source(
-        pieces
-            .into_iter()
-            .map(|piece| Step::Piece(piece.into()))
-            .chain(trailer),
-    )
+    source(pieces.into_iter().map(|piece| Step::Piece(piece.into())).chain(trailer))
 }
 
 pub(super) fn stalled_after(piece: &'static str) -> Source {
@@ -88,15 +80,7 @@ pub(super) fn stalled_after(piece: &'static str) -> Source {
 
 fn kept(source: Source, per_exchange_max: u64, memory_max: u64) -> (Replay, Arc<ReplayMemory>) {
     let memory = Arc::new(ReplayMemory::new(memory_max));
-    (
-        Replay::new(
-            source,
-            per_exchange_max,
-            memory.clone(),
-            Duration::from_secs(10),
-        ),
-        memory,
-    )
+    (Replay::new(source, per_exchange_max, memory.clone(), Duration::from_secs(10)), memory)
 }
 
 async fn whole(body: RequestBody) -> (Bytes, Option<HeaderMap>) {
@@ -106,11 +90,7 @@ async fn whole(body: RequestBody) -> (Bytes, Option<HeaderMap>) {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
 proptest! {
@@ -209,28 +189,17 @@ async fn an_older_attempt_fails_as_soon_as_a_newer_one_begins() {
 async fn the_memory_of_the_process_is_shared_and_given_back() {
     let memory = Arc::new(ReplayMemory::new(10));
     let body = |text: &'static str| {
-        Replay::new(
-            Source::Full(text.into()),
-            100,
-            memory.clone(),
-            Duration::from_secs(1),
-        )
+        Replay::new(Source::Full(text.into()), 100, memory.clone(), Duration::from_secs(1))
     };
     let (first, second) = (body("12345678"), body("12345678"));
 
     whole(first.attempt().unwrap()).await;
     whole(second.attempt().unwrap()).await;
-    assert_eq!(
-        (first.state(), second.state()),
-        (ReplayState::Ready, ReplayState::Streamed)
-    );
+    assert_eq!((first.state(), second.state()), (ReplayState::Ready, ReplayState::Streamed));
 
     first.discard();
     assert_eq!(memory.used(), 0);
-    assert!(
-        first.attempt().is_none(),
-        "what was let go is not sent again"
-    );
+    assert!(first.attempt().is_none(), "what was let go is not sent again");
     let third = body("12345678");
     whole(third.attempt().unwrap()).await;
     assert_eq!(third.state(), ReplayState::Ready);
@@ -255,10 +224,7 @@ async fn a_known_length_is_announced_to_every_attempt() {
     let replay = replay_of(Source::Full("12345".into()));
     for _ in 0..2 {
         let body = replay.attempt().unwrap();
-        assert_eq!(
-            (body.size_hint().exact(), body.is_end_stream()),
-            (Some(5), false)
-        );
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(5), false));
         whole(body).await;
     }
     assert!(replay_of(Source::Empty).attempt().unwrap().is_end_stream());

@@ -7,10 +7,7 @@ use crate::transport::Dial;
 use crate::transport::error::SendErrorKind;
 
 async fn pooled(target: &Target) {
-    until("the connection is back in the pool", || {
-        pool::idle_count(target) == 1
-    })
-    .await;
+    until("the connection is back in the pool", || pool::idle_count(target) == 1).await;
 }
 
 #[tokio::test]
@@ -33,10 +30,7 @@ async fn a_connection_is_used_again_once_its_response_was_read() {
     }
 
     let (heads, _stream) = seen.await.unwrap();
-    assert_eq!(
-        heads[1],
-        "GET /2?a=%2F&b HTTP/1.1\r\nhost: upstream.test\r\n\r\n"
-    );
+    assert_eq!(heads[1], "GET /2?a=%2F&b HTTP/1.1\r\nhost: upstream.test\r\n\r\n");
     assert_eq!(target.open_connections(), 1);
 }
 
@@ -74,10 +68,7 @@ async fn a_post_on_a_dead_pooled_connection_goes_out_exactly_once_on_another_one
             assert!(head.starts_with("POST /orders HTTP/1.1\r\n"), "{head}");
         }
         Err(error) => {
-            assert_eq!(
-                (error.kind, error.nothing_sent),
-                (SendErrorKind::Stale, false)
-            );
+            assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::Stale, false));
         }
     }
 }
@@ -113,9 +104,7 @@ async fn a_request_that_a_closing_connection_did_not_take_goes_out_untouched_on_
         (head, body)
     };
     let (response, (head, body)) = tokio::join!(send(&target, post("once"), OPTIONS), async {
-        tokio::time::timeout(Duration::from_secs(10), answering)
-            .await
-            .expect("a second connection")
+        tokio::time::timeout(Duration::from_secs(10), answering).await.expect("a second connection")
     });
 
     assert_eq!(text(response.unwrap()).await, "ok");
@@ -158,11 +147,7 @@ async fn a_pooled_connection_closed_on_the_request_is_stale_and_may_have_sent_so
 
     let error = failure(send(&target, get("/"), OPTIONS).await);
 
-    assert_eq!(
-        (error.kind, error.nothing_sent),
-        (SendErrorKind::Stale, false),
-        "{error}"
-    );
+    assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::Stale, false), "{error}");
 }
 
 #[tokio::test]
@@ -206,10 +191,7 @@ async fn an_unread_response_closes_its_connection() {
     let (target, _) = upstream(|listener| async move {
         let mut stream = accept(&listener).await;
         read_head(&mut stream).await;
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
-            .await
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
         stream.read_u8().await.is_err()
     })
     .await;
@@ -236,10 +218,7 @@ async fn an_answer_before_the_end_of_the_upload_closes_the_connection() {
 
     assert_eq!(text(response).await, "ok");
     until("it is closed", || target.open_connections() == 0).await;
-    assert!(
-        replay.attempt().is_some(),
-        "the body is free for another attempt"
-    );
+    assert!(replay.attempt().is_some(), "the body is free for another attempt");
 }
 
 #[tokio::test]

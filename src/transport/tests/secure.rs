@@ -35,11 +35,7 @@ impl Pki {
         let root = params.self_signed(&key).unwrap();
         std::fs::write(folder.path().join("ca.pem"), root.pem()).unwrap();
         let issuer = Issuer::new(params, key);
-        Self {
-            folder,
-            issuer,
-            root: root.der().clone(),
-        }
+        Self { folder, issuer, root: root.der().clone() }
     }
 
     pub(super) fn leaf(&self, name: &str, is_expired: bool) -> Leaf {
@@ -52,10 +48,7 @@ impl Pki {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         std::fs::write(self.file("leaf.pem"), certificate.pem()).unwrap();
         std::fs::write(self.file("leaf.key"), key.serialize_pem()).unwrap();
-        Leaf {
-            chain: vec![certificate.der().clone()],
-            key: key.into(),
-        }
+        Leaf { chain: vec![certificate.der().clone()], key: key.into() }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -63,19 +56,12 @@ impl Pki {
     }
 
     fn trust(&self) -> TlsConfig {
-        TlsConfig {
-            ca_file: Some(self.file("ca.pem")),
-            ..TlsConfig::default()
-        }
+        TlsConfig { ca_file: Some(self.file("ca.pem")), ..TlsConfig::default() }
     }
 
     fn identity(&self) -> TlsConfig {
         let (cert, key) = (self.file("leaf.pem"), self.file("leaf.key"));
-        TlsConfig {
-            client_cert: Some(cert),
-            client_key: Some(key),
-            ..self.trust()
-        }
+        TlsConfig { client_cert: Some(cert), client_key: Some(key), ..self.trust() }
     }
 
     /// A target, and a server with this leaf that gives each connection to the script.
@@ -123,19 +109,13 @@ impl Pki {
 }
 
 fn target(address: SocketAddr, tls: &TlsConfig) -> Arc<Target> {
-    let origin = Origin {
-        scheme: Scheme::Https,
-        host: "localhost".into(),
-        port: address.port(),
-    };
+    let origin = Origin { scheme: Scheme::Https, host: "localhost".into(), port: address.port() };
     Arc::new(Target::new(&origin, tls, Duration::from_secs(5)).unwrap())
 }
 
 async fn say_ok(mut stream: TlsStream<TcpStream>) {
     read_head(&mut stream).await;
-    let _ = stream
-        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-        .await;
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     let _ = stream.shutdown().await;
 }
 
@@ -143,9 +123,7 @@ async fn say_ok(mut stream: TlsStream<TcpStream>) {
 async fn a_certificate_of_a_configured_root_is_trusted() {
     let pki = Pki::new();
     // The server listens on IPv4 only, so where `localhost` also means ::1 that is raced.
-    let address = pki
-        .serve(pki.leaf("localhost", false), &["http/1.1"], false, say_ok)
-        .await;
+    let address = pki.serve(pki.leaf("localhost", false), &["http/1.1"], false, say_ok).await;
 
     let response = send(&pki.target(address), get("/"), OPTIONS).await.unwrap();
 
@@ -156,18 +134,10 @@ async fn a_certificate_of_a_configured_root_is_trusted() {
 async fn certificates_that_prove_nothing_are_told_apart_from_other_failures() {
     let (pki, other) = (Pki::new(), Pki::new());
     for (what, leaf, trust) in [
-        (
-            "another name",
-            pki.leaf("elsewhere.test", false),
-            pki.trust(),
-        ),
+        ("another name", pki.leaf("elsewhere.test", false), pki.trust()),
         ("expired", pki.leaf("localhost", true), pki.trust()),
         ("unknown root", pki.leaf("localhost", false), other.trust()),
-        (
-            "no own root",
-            pki.leaf("localhost", false),
-            TlsConfig::default(),
-        ),
+        ("no own root", pki.leaf("localhost", false), TlsConfig::default()),
     ] {
         let address = pki.serve(leaf, &[], false, say_ok).await;
 
@@ -185,10 +155,7 @@ async fn certificates_that_prove_nothing_are_told_apart_from_other_failures() {
 async fn an_upstream_that_speaks_no_tls_is_a_protocol_failure() {
     let (plain, _) = upstream(|listener| async move {
         let mut stream = accept(&listener).await;
-        stream
-            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
@@ -196,22 +163,15 @@ async fn an_upstream_that_speaks_no_tls_is_a_protocol_failure() {
 
     let error = failure(send(&target(address, &TlsConfig::default()), get("/"), OPTIONS).await);
 
-    assert_eq!(
-        (error.kind, error.nothing_sent),
-        (SendErrorKind::TlsProtocol, true)
-    );
+    assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::TlsProtocol, true));
 }
 
 #[tokio::test]
 async fn a_client_certificate_is_presented_where_one_is_asked_for() {
     let pki = Pki::new();
-    let address = pki
-        .serve(pki.leaf("localhost", false), &[], true, say_ok)
-        .await;
+    let address = pki.serve(pki.leaf("localhost", false), &[], true, say_ok).await;
 
-    let with = send(&target(address, &pki.identity()), get("/"), OPTIONS)
-        .await
-        .unwrap();
+    let with = send(&target(address, &pki.identity()), get("/"), OPTIONS).await.unwrap();
     let without = failure(send(&target(address, &pki.trust()), get("/"), OPTIONS).await);
 
     assert_eq!(text(with).await, "ok");
@@ -235,12 +195,8 @@ async fn a_body_up_to_the_end_of_the_connection_is_whole_only_if_tls_says_so() {
         stream.flush().await.unwrap();
         stream.get_mut().0.shutdown().await.unwrap();
     };
-    let ended = pki
-        .serve(pki.leaf("localhost", false), &[], false, ended)
-        .await;
-    let cut = pki
-        .serve(pki.leaf("localhost", false), &[], false, cut)
-        .await;
+    let ended = pki.serve(pki.leaf("localhost", false), &[], false, ended).await;
+    let cut = pki.serve(pki.leaf("localhost", false), &[], false, cut).await;
 
     let whole = send(&pki.target(ended), get("/"), OPTIONS).await.unwrap();
     assert_eq!(text(whole).await, "all of it?");
@@ -255,47 +211,16 @@ fn a_bad_file_is_named_with_its_reason_and_without_its_content() {
     pki.leaf("localhost", false);
     let garbage = pki.file("garbage.pem");
     std::fs::write(&garbage, "-----BEGIN PRIVATE KEY-----\nTOPSECRET\n").unwrap();
-    let origin = Origin {
-        scheme: Scheme::Https,
-        host: "localhost".into(),
-        port: 1,
-    };
+    let origin = Origin { scheme: Scheme::Https, host: "localhost".into(), port: 1 };
     for (tls, name) in [
-        (
-            TlsConfig {
-                ca_file: Some(pki.file("absent.pem")),
-                ..TlsConfig::default()
-            },
-            "absent.pem",
-        ),
-        (
-            TlsConfig {
-                ca_file: Some(pki.file("leaf.key")),
-                ..TlsConfig::default()
-            },
-            "leaf.key",
-        ),
-        (
-            TlsConfig {
-                client_key: Some(garbage),
-                ..pki.identity()
-            },
-            "garbage.pem",
-        ),
-        (
-            TlsConfig {
-                client_key: None,
-                ..pki.identity()
-            },
-            "client_key",
-        ),
+        (TlsConfig { ca_file: Some(pki.file("absent.pem")), ..TlsConfig::default() }, "absent.pem"),
+        (TlsConfig { ca_file: Some(pki.file("leaf.key")), ..TlsConfig::default() }, "leaf.key"),
+        (TlsConfig { client_key: Some(garbage), ..pki.identity() }, "garbage.pem"),
+        (TlsConfig { client_key: None, ..pki.identity() }, "client_key"),
     ] {
         let error = Target::new(&origin, &tls, Duration::from_secs(1)).err();
 
-        let told = error
-            .as_ref()
-            .map(TargetError::to_string)
-            .unwrap_or_default();
+        let told = error.as_ref().map(TargetError::to_string).unwrap_or_default();
         assert!(told.contains(name) && !told.contains("SECRET"), "{told}");
     }
 }

@@ -36,10 +36,7 @@ async fn an_upstream_that_never_answers_ends_at_the_head_timeout() {
 
     let error = failure(send(&target, get("/"), OPTIONS).await);
 
-    assert_eq!(
-        (error.kind, error.nothing_sent),
-        (SendErrorKind::HeadTimeout, false)
-    );
+    assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::HeadTimeout, false));
     assert_eq!(elapsed(start), 10);
     until("it is closed", || target.open_connections() == 0).await;
 }
@@ -50,11 +47,7 @@ async fn endless_informational_responses_do_not_outlive_the_head_timeout() {
         read_head(&mut stream).await;
         loop {
             tokio::time::sleep(Duration::from_secs(3)).await;
-            if stream
-                .write_all(b"HTTP/1.1 102 Processing\r\n\r\n")
-                .await
-                .is_err()
-            {
+            if stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").await.is_err() {
                 return;
             }
         }
@@ -63,10 +56,7 @@ async fn endless_informational_responses_do_not_outlive_the_head_timeout() {
 
     let error = failure(send(&target, get("/"), OPTIONS).await);
 
-    assert_eq!(
-        (error.kind, elapsed(start)),
-        (SendErrorKind::HeadTimeout, 10)
-    );
+    assert_eq!((error.kind, elapsed(start)), (SendErrorKind::HeadTimeout, 10));
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,10 +67,7 @@ async fn a_dial_that_hangs_ends_at_the_connect_timeout() {
 
     let error = failure(send(&target, get("/"), OPTIONS).await);
 
-    assert_eq!(
-        (error.kind, error.nothing_sent),
-        (SendErrorKind::ConnectTimeout, true)
-    );
+    assert_eq!((error.kind, error.nothing_sent), (SendErrorKind::ConnectTimeout, true));
     assert_eq!(elapsed(start), 5);
 }
 
@@ -88,10 +75,7 @@ async fn a_dial_that_hangs_ends_at_the_connect_timeout() {
 async fn a_body_that_stops_ends_at_the_idle_timeout_and_a_slow_one_goes_on() {
     let target = piped(|mut stream| async move {
         read_head(&mut stream).await;
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n").await.unwrap();
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_secs(9)).await;
             stream.write_all(b"x").await.unwrap();
@@ -115,10 +99,7 @@ async fn a_body_that_stops_ends_at_the_idle_timeout_and_a_slow_one_goes_on() {
 async fn a_reader_that_takes_its_time_is_not_charged_to_the_upstream() {
     let target = piped(|mut stream| async move {
         read_head(&mut stream).await;
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-            .await
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
         std::future::pending::<()>().await;
     });
 
@@ -136,10 +117,7 @@ async fn an_idle_connection_expires() {
         *count.lock().unwrap() += 1;
         async move {
             while !read_head(&mut stream).await.is_empty() {
-                stream
-                    .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-                    .await
-                    .unwrap();
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
             }
         }
     });
@@ -151,11 +129,7 @@ async fn an_idle_connection_expires() {
     assert_eq!(*connections.lock().unwrap(), 2);
 
     tokio::time::sleep(Duration::from_secs(70)).await;
-    assert_eq!(
-        target.open_connections(),
-        0,
-        "the sweep closes what nobody asks for"
-    );
+    assert_eq!(target.open_connections(), 0, "the sweep closes what nobody asks for");
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,10 +149,7 @@ async fn a_client_that_stops_sending_ends_the_attempt_as_its_own_fault() {
 
     let error = failure(send(&target, request, OPTIONS).await);
 
-    assert_eq!(
-        (error.kind, elapsed(start)),
-        (SendErrorKind::RequestBody, 3)
-    );
+    assert_eq!((error.kind, elapsed(start)), (SendErrorKind::RequestBody, 3));
     assert_eq!(replay.state(), ReplayState::Broken);
     assert_eq!(replay.fault(), Some(crate::transport::BodyFault::TooSlow));
 }

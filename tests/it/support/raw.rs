@@ -4,11 +4,7 @@
 //! compares what really went over the wire. [`RawClient`] sends any bytes in any pieces and reads
 //! answers by their framing. Nothing here sleeps on its own; each wait has a deadline of ten
 //! seconds and panics with what it waited for, and so fails the test.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "each test uses the part that it needs"
-)]
+#![allow(dead_code, unused_imports, reason = "each test uses the part that it needs")]
 
 mod client;
 mod origin;
@@ -37,9 +33,7 @@ pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
 }
 
 fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
-    bytes
-        .windows(text.len().max(1))
-        .position(|window| window == text)
+    bytes.windows(text.len().max(1)).position(|window| window == text)
 }
 
 #[cfg(test)]

@@ -7,10 +7,7 @@ fn one_probe_at_a_time_and_the_others_hear_when_its_lease_ends() {
     let mut bench = Bench::due();
     let probe = bench.admit(Safety::Safe).unwrap();
     let until = bench.now + LEASE;
-    assert_eq!(
-        bench.admit(Safety::Safe).unwrap_err(),
-        Held::Probing { until }
-    );
+    assert_eq!(bench.admit(Safety::Safe).unwrap_err(), Held::Probing { until });
     assert_eq!(bench.end(probe, Health::Success), None);
     assert_eq!(bench.circuit(), CircuitName::HalfOpen);
     let transition = bench.attempt(Health::Success).unwrap();
@@ -35,14 +32,8 @@ fn the_place_of_a_lost_probe_is_given_away_and_its_late_result_does_not_count() 
     let next = bench.wait(LEASE).admit(Safety::Safe).unwrap();
     assert_eq!(bench.end(lost, Health::Failure), None);
     let until = bench.now + LEASE;
-    assert_eq!(
-        bench.admit(Safety::Safe).unwrap_err(),
-        Held::Probing { until }
-    );
-    assert_eq!(
-        bench.end(next, Health::Alive).map(|change| change.to),
-        Some(CircuitName::Closed)
-    );
+    assert_eq!(bench.admit(Safety::Safe).unwrap_err(), Held::Probing { until });
+    assert_eq!(bench.end(next, Health::Alive).map(|change| change.to), Some(CircuitName::Closed));
 }
 
 #[test]
@@ -57,10 +48,7 @@ fn a_lost_probe_that_is_abandoned_late_does_not_free_the_place_of_the_next() {
 #[test]
 fn no_lease_is_longer_than_thirty_seconds() {
     let mut bench = Bench::due();
-    let _lost = bench
-        .breaker
-        .admit(&bench.cfg, bench.now, Safety::Safe, secs(3_600))
-        .unwrap();
+    let _lost = bench.breaker.admit(&bench.cfg, bench.now, Safety::Safe, secs(3_600)).unwrap();
     assert!(bench.wait(secs(29)).admit(Safety::Safe).is_err());
     assert!(bench.wait(secs(1)).admit(Safety::Safe).is_ok());
 }
@@ -70,16 +58,10 @@ fn a_safe_exchange_may_probe_first_then_an_idempotent_one_then_any() {
     let mut bench = Bench::due();
     let since = bench.now;
     let mut check = |after, safety, held_until: Option<u64>| {
-        let expected = held_until.map_or(Ok(()), |s| {
-            Err(Held::Probing {
-                until: since + secs(s),
-            })
-        });
+        let expected = held_until.map_or(Ok(()), |s| Err(Held::Probing { until: since + secs(s) }));
         bench.now = since + secs(after);
         assert_eq!(bench.breaker.check(&bench.cfg, bench.now, safety), expected);
-        let admitted = bench
-            .admit(safety)
-            .map(|probe| bench.breaker.abandon(bench.now, probe));
+        let admitted = bench.admit(safety).map(|probe| bench.breaker.abandon(bench.now, probe));
         assert_eq!(admitted, expected, "{safety:?} after {after} s");
     };
     check(0, Safety::Idempotent, Some(5));
@@ -97,21 +79,9 @@ fn a_throttled_probe_closes_at_once_and_an_overloaded_one_opens_again() {
         let transition = bench.attempt(health).unwrap();
         assert_eq!((bench.circuit(), transition.reason), (expected, reason));
     };
-    check(
-        Health::Alive,
-        CircuitName::Closed,
-        TransitionReason::ProbeAlive,
-    );
-    check(
-        Health::HalfFailure,
-        CircuitName::Open,
-        TransitionReason::ProbeFailed,
-    );
-    check(
-        Health::Failure,
-        CircuitName::Open,
-        TransitionReason::ProbeFailed,
-    );
+    check(Health::Alive, CircuitName::Closed, TransitionReason::ProbeAlive);
+    check(Health::HalfFailure, CircuitName::Open, TransitionReason::ProbeFailed);
+    check(Health::Failure, CircuitName::Open, TransitionReason::ProbeFailed);
 }
 
 #[test]
@@ -121,10 +91,7 @@ fn a_late_failure_from_before_the_trip_does_not_reopen_a_recovering_circuit() {
     let span = bench.trip();
     let probe = bench.wait(span).admit(Safety::Safe).unwrap();
     assert_eq!(bench.end(late, Health::Failure), None);
-    assert_eq!(
-        bench.end(probe, Health::Alive).map(|change| change.to),
-        Some(CircuitName::Closed)
-    );
+    assert_eq!(bench.end(probe, Health::Alive).map(|change| change.to), Some(CircuitName::Closed));
 }
 
 #[test]
@@ -163,12 +130,7 @@ fn after_closing_traffic_grows_from_two_and_is_free_after_thirty_seconds() {
         bench.attempts(5, Health::Success);
     }
     bench.attempts(1_000, Health::Success);
-    assert!(
-        bench
-            .breaker
-            .in_flight_cap(bench.now)
-            .is_none_or(|cap| cap > 1_000)
-    );
+    assert!(bench.breaker.in_flight_cap(bench.now).is_none_or(|cap| cap > 1_000));
     bench.wait(secs(30));
     assert_eq!(bench.breaker.in_flight_cap(bench.now), None);
 }

@@ -53,10 +53,7 @@ fn run(steps: &[Step]) -> Result<Bench, TestCaseError> {
                 let (admission, _) = out.swap_remove(n % out.len());
                 let old = admission.generation != generation;
                 change = bench.end_with(admission, health, secs(1), hint.map(secs), EVEN);
-                prop_assert!(
-                    !old || change.is_none(),
-                    "an older generation changed something"
-                );
+                prop_assert!(!old || change.is_none(), "an older generation changed something");
                 if change.is_some_and(|change| change.to == CircuitName::Open) {
                     prop_assert!(bench.open_for() >= hint.map_or(secs(24), secs));
                 }
@@ -66,9 +63,7 @@ fn run(steps: &[Step]) -> Result<Bench, TestCaseError> {
                 bench.breaker.abandon(bench.now, admission);
             }
             Step::Force(force, span) => {
-                change = bench
-                    .breaker
-                    .force(bench.now, force, bench.now + secs(span));
+                change = bench.breaker.force(bench.now, force, bench.now + secs(span));
             }
             Step::End(..) | Step::Abandon(_) => {}
         }
@@ -93,10 +88,7 @@ fn admit(bench: &mut Bench, safety: Safety) -> Result<Option<Admission>, TestCas
     prop_assert_eq!(admitted.as_ref().map(|_| ()), foretold.as_ref().map(|_| ()));
     match admitted {
         Ok(admission) => {
-            prop_assert!(!matches!(
-                shown,
-                CircuitName::Open | CircuitName::ForcedOpen
-            ));
+            prop_assert!(!matches!(shown, CircuitName::Open | CircuitName::ForcedOpen));
             prop_assert_eq!(admission.is_probe(), shown == CircuitName::HalfOpen);
             Ok(Some(admission))
         }

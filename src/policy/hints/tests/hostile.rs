@@ -10,10 +10,7 @@ fn only_so_many_lines_and_members_are_looked_at() {
     fields.push(("retry-after", "500"));
     assert_eq!(wait(&fields), Some((1_000, HintSource::RetryAfterDelta)));
     let members = format!("{}500", "1,".repeat(MEMBERS_MAX));
-    assert_eq!(
-        wait(&[("retry-after", &members)]),
-        Some((1_000, HintSource::RetryAfterDelta))
-    );
+    assert_eq!(wait(&[("retry-after", &members)]), Some((1_000, HintSource::RetryAfterDelta)));
 }
 
 /// Texts near to what is understood, so that every branch is reached, and bytes that are not.

@@ -47,17 +47,9 @@ impl RawResponse {
 impl RawClient {
     /// Connects.
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        let stream = within("a connection", TcpStream::connect(addr))
-            .await
-            .expect("it listens");
-        stream
-            .set_nodelay(true)
-            .expect("a connected socket takes options");
-        Self {
-            stream,
-            buffer: Vec::new(),
-            end: None,
-        }
+        let stream = within("a connection", TcpStream::connect(addr)).await.expect("it listens");
+        stream.set_nodelay(true).expect("a connected socket takes options");
+        Self { stream, buffer: Vec::new(), end: None }
     }
 
     /// Sends bytes. A peer that has closed already is found out by reading.
@@ -106,24 +98,14 @@ impl RawClient {
 
     /// Everything until the peer closes, and how it did that.
     pub(crate) async fn rest(&mut self) -> (Vec<u8>, End) {
-        within("the end of the connection", async {
-            while self.fill().await {}
-        })
-        .await;
-        (
-            std::mem::take(&mut self.buffer),
-            self.end.expect("it has ended"),
-        )
+        within("the end of the connection", async { while self.fill().await {} }).await;
+        (std::mem::take(&mut self.buffer), self.end.expect("it has ended"))
     }
 
     /// Waits until the peer closes and panics if it sends anything before that.
     pub(crate) async fn closed(&mut self) -> End {
         let (rest, end) = self.rest().await;
-        assert!(
-            rest.is_empty(),
-            "sent before closing: {}",
-            String::from_utf8_lossy(&rest)
-        );
+        assert!(rest.is_empty(), "sent before closing: {}", String::from_utf8_lossy(&rest));
         end
     }
 
@@ -139,24 +121,13 @@ impl RawClient {
         } else if field(&fields, "transfer-encoding").is_some() {
             self.read_chunks(&mut trailers).await
         } else if let Some(length) = field(&fields, "content-length") {
-            self.take(length.parse().expect("Content-Length is a number"))
-                .await
+            self.take(length.parse().expect("Content-Length is a number")).await
         } else {
             while self.fill().await {}
-            assert_eq!(
-                self.end,
-                Some(End::Eof),
-                "a body framed by the end must end with FIN"
-            );
+            assert_eq!(self.end, Some(End::Eof), "a body framed by the end must end with FIN");
             std::mem::take(&mut self.buffer)
         };
-        RawResponse {
-            status,
-            head,
-            fields,
-            body,
-            trailers,
-        }
+        RawResponse { status, head, fields, body, trailers }
     }
 
     async fn read_chunks(&mut self, trailers: &mut Vec<(String, String)>) -> Vec<u8> {
@@ -170,11 +141,7 @@ impl RawClient {
                 break;
             }
             body.extend(self.take(size).await);
-            assert_eq!(
-                self.take_line().await,
-                "",
-                "a chunk ends with an empty line"
-            );
+            assert_eq!(self.take_line().await, "", "a chunk ends with an empty line");
         }
         loop {
             let line = self.take_line().await;
@@ -209,11 +176,7 @@ impl RawClient {
     async fn more(&mut self) {
         let open = self.fill().await;
         let so_far = String::from_utf8_lossy(&self.buffer);
-        assert!(
-            open,
-            "the connection ended ({:?}) within a response: {so_far:?}",
-            self.end
-        );
+        assert!(open, "the connection ended ({:?}) within a response: {so_far:?}", self.end);
     }
 
     /// Reads what there is; false at the end.
@@ -233,17 +196,12 @@ impl RawClient {
 }
 
 fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    fields
-        .iter()
-        .find(|(it, _)| it.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
+    fields.iter().find(|(it, _)| it.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 fn parse_fields<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
     let split = |line: &str| {
-        let (name, value) = line
-            .split_once(':')
-            .unwrap_or_else(|| panic!("no field: {line:?}"));
+        let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no field: {line:?}"));
         (name.to_owned(), value.trim().to_owned())
     };
     lines.into_iter().map(split).collect()

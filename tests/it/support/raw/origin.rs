@@ -31,11 +31,7 @@ pub(crate) enum Move {
     /// Write these bytes.
     Write(Vec<u8>),
     /// Write these bytes in pieces of `piece` bytes, with a pause after each.
-    WriteSlowly {
-        bytes: Vec<u8>,
-        piece: usize,
-        pause: Duration,
-    },
+    WriteSlowly { bytes: Vec<u8>, piece: usize, pause: Duration },
     /// Close this side only (FIN), and go on.
     HalfClose,
     /// Close the connection (FIN). A script that ends does that, too.
@@ -75,22 +71,13 @@ struct Received {
 impl RawOrigin {
     /// Plays the first script to the first connection and so on; the last one serves all others.
     pub(crate) async fn start(scripts: Vec<Vec<Move>>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .expect("a loopback port is free");
-        let addr = listener
-            .local_addr()
-            .expect("a bound listener has an address");
-        let connections = Arc::new(Connections {
-            received: Mutex::default(),
-            changed: watch::Sender::new(()),
-        });
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a loopback port is free");
+        let addr = listener.local_addr().expect("a bound listener has an address");
+        let connections =
+            Arc::new(Connections { received: Mutex::default(), changed: watch::Sender::new(()) });
         let accepting = tokio::spawn(accept(listener, scripts, Arc::clone(&connections)));
-        Self {
-            addr,
-            connections,
-            accepting: accepting.abort_handle(),
-        }
+        Self { addr, connections, accepting: accepting.abort_handle() }
     }
 
     /// `http://127.0.0.1:{port}`.
@@ -105,11 +92,7 @@ impl RawOrigin {
 
     /// Everything that the connection has received so far; nothing if there is none.
     pub(crate) fn received(&self, connection: usize) -> Vec<u8> {
-        self.connections
-            .lock()
-            .get(connection)
-            .map(|it| it.bytes.clone())
-            .unwrap_or_default()
+        self.connections.lock().get(connection).map(|it| it.bytes.clone()).unwrap_or_default()
     }
 
     /// The same as text.
@@ -119,9 +102,7 @@ impl RawOrigin {
 
     /// Waits for so many connections.
     pub(crate) async fn until_connections(&self, count: usize) {
-        let reached = self
-            .connections
-            .until(|all| (all.len() >= count).then_some(()));
+        let reached = self.connections.until(|all| (all.len() >= count).then_some(()));
         within(&format!("{count} connections"), reached).await;
     }
 
@@ -188,19 +169,13 @@ async fn accept(listener: TcpListener, scripts: Vec<Vec<Move>>, connections: Arc
             all.len() - 1
         };
         connections.changed.send_replace(());
-        let script = scripts
-            .get(number)
-            .or(scripts.last())
-            .cloned()
-            .unwrap_or_default();
+        let script = scripts.get(number).or(scripts.last()).cloned().unwrap_or_default();
         tasks.spawn(play(stream, script, number, Arc::clone(&connections)));
     }
 }
 
 async fn play(stream: TcpStream, script: Vec<Move>, number: usize, all: Arc<Connections>) {
-    stream
-        .set_nodelay(true)
-        .expect("a connected socket takes options");
+    stream.set_nodelay(true).expect("a connected socket takes options");
     let (reading, mut writing) = stream.into_split();
     let recorder = tokio::spawn(record(reading, number, Arc::clone(&all)));
     let mut consumed = 0;
@@ -211,8 +186,7 @@ async fn play(stream: TcpStream, script: Vec<Move>, number: usize, all: Arc<Conn
             Move::AwaitText(text) => consumed = all.until_text(number, consumed, text).await,
             Move::AwaitBytes(count) => {
                 consumed += count;
-                all.until(|all| (all.get(number)?.bytes.len() >= consumed).then_some(()))
-                    .await;
+                all.until(|all| (all.get(number)?.bytes.len() >= consumed).then_some(())).await;
             }
             Move::AwaitEof => {
                 all.until(|all| all.get(number)?.end).await;
@@ -220,11 +194,7 @@ async fn play(stream: TcpStream, script: Vec<Move>, number: usize, all: Arc<Conn
             Move::AwaitRelease(released) => released.notified().await,
             // A peer that has gone shows itself to the waits and in the record.
             Move::Write(bytes) => drop(writing.write_all(&bytes).await),
-            Move::WriteSlowly {
-                bytes,
-                piece,
-                pause,
-            } => {
+            Move::WriteSlowly { bytes, piece, pause } => {
                 for piece in bytes.chunks(piece.max(1)) {
                     drop(writing.write_all(piece).await);
                     tokio::time::sleep(pause).await;
@@ -264,10 +234,7 @@ async fn record(mut reading: OwnedReadHalf, number: usize, all: Arc<Connections>
             Ok(0) => return all.change(number, |received| received.end = Some(End::Eof)),
             Ok(count) => all.change(number, |received| {
                 received.bytes.extend(piece.iter().take(count));
-                assert!(
-                    received.bytes.len() <= RECORD_MAX,
-                    "a peer sends without end"
-                );
+                assert!(received.bytes.len() <= RECORD_MAX, "a peer sends without end");
             }),
             Err(_) => return all.change(number, |received| received.end = Some(End::Reset)),
         }

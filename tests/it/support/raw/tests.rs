@@ -17,23 +17,12 @@ async fn pair(script: Vec<Move>) -> (RawOrigin, RawClient) {
 
 #[tokio::test]
 async fn an_origin_records_each_byte_and_answers_each_head_in_turn() {
-    let script = vec![
-        Move::AwaitHead,
-        Move::text(OK),
-        Move::AwaitHead,
-        Move::text(OK),
-    ];
+    let script = vec![Move::AwaitHead, Move::text(OK), Move::AwaitHead, Move::text(OK)];
     let (origin, mut client) = pair(script).await;
-    client
-        .send_pieces(["GET / HT", "TP/1.1\r\nHost: a\r", "\n\r\n"])
-        .await;
+    client.send_pieces(["GET / HT", "TP/1.1\r\nHost: a\r", "\n\r\n"]).await;
     assert_eq!(client.response().await.text(), "ok");
     assert_eq!(client.ask(GET).await.status, 200);
-    assert_eq!(
-        client.closed().await,
-        End::Eof,
-        "a script that is over closes"
-    );
+    assert_eq!(client.closed().await, End::Eof, "a script that is over closes");
     assert_eq!(origin.received_text(0), format!("{GET}{GET}"));
     assert_eq!(origin.connections(), 1);
 }
@@ -55,11 +44,7 @@ async fn an_origin_sees_how_a_client_goes() {
 
     let (origin, mut client) = pair(vec![Move::AwaitEof, Move::text(OK)]).await;
     client.finish().await;
-    assert_eq!(
-        client.response().await.status,
-        200,
-        "only one side was closed"
-    );
+    assert_eq!(client.response().await.status, 200, "only one side was closed");
     assert_eq!(origin.until_ended(0).await, End::Eof);
 }
 
@@ -72,12 +57,7 @@ async fn each_framing_of_a_body_is_read_to_its_end_and_no_further() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n";
     let bytes = [early, OK, head, chunked, rest].concat().into_bytes();
     let pause = Duration::from_nanos(1);
-    let (_origin, mut client) = pair(vec![Move::WriteSlowly {
-        bytes,
-        piece: 7,
-        pause,
-    }])
-    .await;
+    let (_origin, mut client) = pair(vec![Move::WriteSlowly { bytes, piece: 7, pause }]).await;
 
     assert_eq!(client.response().await.field("link"), Some("x"));
     assert_eq!(client.response().await.text(), "ok");
