@@ -43,7 +43,7 @@ pub(super) struct Relay {
 /// Where the bytes come from.
 pub(super) enum RelayBody {
     /// The upstream, still sending; the place in flight goes with it.
-    Streaming(ResponseBody, InFlight),
+    Streaming(Box<(ResponseBody, InFlight)>),
     /// Kept from an earlier attempt.
     Kept(Bytes),
 }
@@ -105,7 +105,7 @@ pub(super) async fn run(
                 let (decision, retry_at) = given_up(&verdict);
                 conclude(teller, decision, outcome.class);
                 let (parts, body) = response.into_parts();
-                let body = RelayBody::Streaming(body, in_flight);
+                let body = RelayBody::Streaming(Box::new((body, in_flight)));
                 return Ok(Relay { parts, body, retry_at });
             }
             (verdict, Err(error)) => {

@@ -63,10 +63,10 @@ impl Exchange<'_> {
     /// ever returns with what the client did wrong. A client that waits to be told to go on is
     /// not told so by this.
     pub(super) async fn read_ahead(&self) -> BodyFault {
-        if !self.expects_continue && self.body.read_ahead(READ_AHEAD_MAX).await.is_err() {
-            if let Some(fault) = self.body.fault() {
-                return fault;
-            }
+        if !self.expects_continue
+            && let Err(fault) = self.body.read_ahead(READ_AHEAD_MAX).await
+        {
+            return fault;
         }
         std::future::pending().await
     }

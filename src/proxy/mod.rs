@@ -254,7 +254,8 @@ async fn relay_down(
         connection.close_after();
     }
     let body = match (body, follows) {
-        (RelayBody::Streaming(_, in_flight), Follows::Upgraded) => {
+        (RelayBody::Streaming(streaming), Follows::Upgraded) => {
+            let (_, in_flight) = *streaming;
             parts.headers.remove(CONNECTION);
             return switch(
                 parts,
@@ -266,7 +267,8 @@ async fn relay_down(
                 connection,
             );
         }
-        (RelayBody::Streaming(body, in_flight), Follows::Body | Follows::Nothing) => {
+        (RelayBody::Streaming(streaming), Follows::Body | Follows::Nothing) => {
+            let (body, in_flight) = *streaming;
             DownBody::stream(body, in_flight, exchange.body.clone(), teller)
         }
         (RelayBody::Kept(bytes), Follows::Body | Follows::Nothing | Follows::Upgraded) => {

@@ -1,7 +1,7 @@
 //! What can be read: views, probes, and the stream of events.
 
 use super::super::events::READERS_MAX;
-use super::super::view::{EventKind, Moment};
+use crate::telemetry::view::{EventKind, Moment};
 use super::*;
 use crate::policy::time::WallTime;
 
