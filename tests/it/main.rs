@@ -1,5 +1,9 @@
 //! The integration tests: one binary, real sockets.
 
 mod support {
+    pub(crate) mod forbear;
     pub(crate) mod raw;
 }
+
+/// The happy path, per protocol pair.
+mod life;

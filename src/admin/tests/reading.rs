@@ -1,9 +1,9 @@
 //! What can be read: views, probes, and the stream of events.
 
 use super::super::events::READERS_MAX;
-use crate::telemetry::view::{EventKind, Moment};
 use super::*;
 use crate::policy::time::WallTime;
+use crate::telemetry::view::{EventKind, Moment};
 
 fn event(n: usize) -> EventView {
     EventView {
