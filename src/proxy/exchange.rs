@@ -160,6 +160,8 @@ pub(super) struct Teller {
     gateway: Arc<Gateway>,
     upstream: Option<Arc<Upstream>>,
     started: MonoTime,
+    /// When the response head was ready for the client.
+    headed: Option<MonoTime>,
     told: bool,
 }
 
@@ -186,10 +188,12 @@ impl Teller {
                 bytes_up: 0,
                 bytes_down: 0,
                 took: Duration::ZERO,
+                streamed: Duration::ZERO,
             },
             gateway: gateway.clone(),
             upstream: None,
             started: clock.now(),
+            headed: None,
             told: false,
         }
     }
@@ -207,6 +211,11 @@ impl Teller {
         self.story.status = rejection.status.as_u16();
     }
 
+    /// From now on time belongs to the body and its reader.
+    pub(super) fn headed(&mut self) {
+        self.headed = Some(self.gateway.common.clock.now());
+    }
+
     /// How it ended, should that not be told yet.
     pub(super) fn end_as(&mut self, ending: Ending) {
         if !self.told {
@@ -220,7 +229,9 @@ impl Teller {
             return;
         }
         let common = &self.gateway.common;
-        self.story.took = common.clock.now().since(self.started);
+        let now = common.clock.now();
+        self.story.took = now.since(self.started);
+        self.story.streamed = self.headed.map_or(Duration::ZERO, |headed| now.since(headed));
         match &self.upstream {
             Some(upstream) => upstream.metrics.exchange(&self.story),
             None => common.metrics.unrouted(&self.story),

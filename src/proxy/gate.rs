@@ -192,9 +192,13 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
         }
         Refusal::QueueTimeout { pool } => {
             let limit = pool.and_then(|pool| {
-                let is_process = Limits::is_process(pool);
-                let key = exchange.gateway.common.limits().name(pool)?;
-                Some((is_process, key))
+                let limits = exchange.gateway.common.limits();
+                let key = limits.name(pool)?;
+                if !Limits::is_process(pool) {
+                    let declared = limits.declared(pool)?;
+                    exchange.gateway.common.metrics.key(&declared).timeout.inc();
+                }
+                Some((Limits::is_process(pool), key))
             });
             let (setting, key) = match limit {
                 Some((true, _)) => ("limits.in_flight_max".to_owned(), None),

@@ -44,6 +44,9 @@ pub struct Story {
     pub bytes_down: u64,
     /// From the head to the last byte.
     pub took: Duration,
+    /// The part of `took` in which the response body went to the client: the upstream's time and
+    /// the reader's, not forbear's.
+    pub streamed: Duration,
 }
 
 /// Twenty-six characters of Crockford's base 32: 48 bits of time, 80 bits of chance (a ULID).
