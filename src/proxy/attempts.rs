@@ -65,7 +65,7 @@ pub(super) async fn run(
     let mut kept: Option<Kept> = None;
     let mut fresh = false;
     loop {
-        let (mut in_flight, waited) = match place.turn(exchange).await {
+        let (mut in_flight, before) = match place.turn(exchange).await {
             Ok(granted) => granted,
             Err(Stop::Broken(fault)) => return Err(broken_body(fault)),
             Err(Stop::Refused(refusal)) => {
@@ -76,13 +76,14 @@ pub(super) async fn run(
                 });
             }
         };
-        teller.story.waited.add(&waited);
+        teller.story.waited.add(&before.waited);
+        teller.story.shadow = teller.story.shadow.or(before.shadow);
         let clock = &exchange.gateway.common.clock;
         let sent_at = clock.now();
         let result = send(exchange, fresh).await;
         let took = clock.now().since(sent_at);
         let outcome = judge(exchange, &result, took);
-        note_attempt(teller, &result, &outcome, took, waited);
+        note_attempt(teller, &result, &outcome, took, before.waited);
         let report = Report {
             outcome,
             exchange: exchange.number,
