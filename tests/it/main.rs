@@ -12,5 +12,8 @@ mod life;
 /// What can be typed.
 mod cli;
 
+/// The end in good order.
+mod drain;
+
 /// A command behind forbear.
 mod run_command;
