@@ -88,8 +88,7 @@ impl Sidecar {
         metrics: Arc<Metrics>,
         log: LogWriter,
     ) -> Result<Self, StartError> {
-        let in_force = control::InForce::of(&loaded);
-        let settings = Arc::new(loaded.settings);
+        let settings = Arc::new(loaded.settings.clone());
         let common = Common::new(Clock::start(), metrics, &settings);
         let access = AccessLogger::new(settings.log, log.clone());
         let gateway = Gateway::build(settings.clone(), access, &common, None)?;
@@ -110,7 +109,7 @@ impl Sidecar {
             guard.clone(),
             running.load().clone(),
             running.addresses().to_vec(),
-            in_force,
+            loaded,
         ));
         let admin_address = admin.local_addr()?;
         let metrics_address = read_only.as_ref().map(TcpListener::local_addr).transpose()?;

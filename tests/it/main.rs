@@ -1,4 +1,5 @@
 //! The integration tests: one binary, real sockets.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support {
     pub(crate) mod binary;
@@ -14,6 +15,9 @@ mod cli;
 
 /// The end in good order.
 mod drain;
+
+/// All or nothing, with nothing lost.
+mod reload;
 
 /// A command behind forbear.
 mod run_command;

@@ -207,6 +207,19 @@ impl Binary {
         value_of(&text, series).unwrap_or_else(|| panic!("no series {series} in:\n{text}"))
     }
 
+    /// Waits until a series has this value.
+    pub(crate) async fn until_metric(&self, series: &str, value: f64) {
+        let mut last = f64::NAN;
+        for _ in 0..1_000 {
+            last = self.metric(series).await;
+            if last.to_bits() == value.to_bits() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{series} is {last}, not {value}, after:\n{}", self.lines().join("\n"));
+    }
+
     /// Waits until the admin API's view of an upstream is so.
     pub(crate) async fn until_view(
         &self,
