@@ -6,6 +6,7 @@ mod support {
     pub(crate) mod forbear;
     pub(crate) mod process;
     pub(crate) mod raw;
+    pub(crate) mod world;
 }
 
 /// The happy path, per protocol pair.
@@ -25,3 +26,9 @@ mod reload;
 
 /// A command behind forbear.
 mod run_command;
+
+/// Many clients against APIs that limit and fail.
+mod policies;
+
+/// The cases that forbear was made for.
+mod seeds;
