@@ -7,3 +7,6 @@ mod support {
 
 /// The happy path, per protocol pair.
 mod life;
+
+/// What a refusal says, against what is so.
+mod truth;
