@@ -78,6 +78,11 @@ pub(super) async fn run(
         };
         teller.story.waited.add(&before.waited);
         teller.story.shadow = teller.story.shadow.or(before.shadow);
+        if exchange.is_out_of_time() {
+            return last_word(kept, Decision::DeadlineTooNear, None, teller, || {
+                Rejection::new(Code::Deadline, "The caller's deadline passed before a send.")
+            });
+        }
         let clock = &exchange.gateway.common.clock;
         let sent_at = clock.now();
         let result = send(exchange, fresh).await;
@@ -156,8 +161,9 @@ fn judge(
             nothing_sent: error.nothing_sent,
         },
     };
-    let (head_timeout, _) = exchange.timeouts();
-    classify(observed, exchange.gateway.common.clock.wall(), took, head_timeout)
+    // A caller in a hurry must not make the upstream look ill: what was configured is the measure.
+    let fair = exchange.attempt_timeout();
+    classify(observed, exchange.gateway.common.clock.wall(), took, fair)
 }
 
 fn note_attempt(
@@ -254,7 +260,6 @@ async fn keep(response: Response<ResponseBody>) -> Option<Kept> {
 /// forbear's own words when nothing was received.
 fn failure(exchange: &Exchange<'_>, error: &SendError, retry_at: Option<MonoTime>) -> Rejection {
     let name = &exchange.upstream.config.name;
-    let (head_timeout, _) = exchange.timeouts();
     let rejection = match error.kind {
         SendErrorKind::Dns
         | SendErrorKind::DnsTimeout
@@ -266,11 +271,16 @@ fn failure(exchange: &Exchange<'_>, error: &SendError, retry_at: Option<MonoTime
             let detail = format!("Upstream {name} cannot be reached: {}.", error.detail);
             Rejection::failed(Code::UpstreamUnreachable, error.kind, detail)
         }
+        SendErrorKind::HeadTimeout if exchange.is_out_of_time() => {
+            let detail =
+                format!("Upstream {name} sent no response head before the caller's deadline.");
+            Rejection::failed(Code::Deadline, error.kind, detail)
+        }
         SendErrorKind::HeadTimeout => {
             let detail = format!(
                 "Upstream {name} sent no response head within {}: raise \
                  upstreams.{name}.attempt_timeout if it needs longer.",
-                seconds(head_timeout)
+                seconds(exchange.attempt_timeout())
             );
             Rejection::failed(Code::Deadline, error.kind, detail)
         }

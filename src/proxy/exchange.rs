@@ -82,13 +82,27 @@ impl Exchange<'_> {
         }
     }
 
+    /// To the response head, if the caller leaves as much.
+    pub(super) fn attempt_timeout(&self) -> Duration {
+        self.upstream.route(self.route).map_or(Duration::ZERO, |route| route.attempt_timeout)
+    }
+
     /// To the response head, and between two pieces of its body; no attempt outlives the caller.
     pub(super) fn timeouts(&self) -> (Duration, Duration) {
-        let Some(route) = self.upstream.route(self.route) else {
-            return (Duration::ZERO, Duration::ZERO);
-        };
         let left = self.deadline.since(self.gateway.common.clock.now());
-        (route.attempt_timeout.min(left), route.idle_timeout)
+        let idle = self.upstream.route(self.route).map_or(Duration::ZERO, |it| it.idle_timeout);
+        (self.attempt_timeout().min(left), idle)
+    }
+
+    /// Whether the time that the caller named is over.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.deadline <= self.gateway.common.clock.now()
+    }
+
+    /// Longest this exchange is held, all waits together, as its caller is told.
+    pub(super) fn held_max(&self) -> Duration {
+        let wait_max = self.wait_max();
+        self.directives.deadline.map_or(wait_max, |deadline| deadline.min(wait_max))
     }
 
     /// Longest this exchange is held, all waits together.

@@ -161,7 +161,7 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
     let clock = &exchange.gateway.common.clock;
     let anchor = clock.anchor();
     let name = &*exchange.upstream.config.name;
-    let held = exchange.wait_max();
+    let held = exchange.held_max();
     let at = |code: Code, until: MonoTime, what: &str| {
         let wait = until.since(anchor.mono);
         let detail = format!(
@@ -174,16 +174,16 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
     };
     match refusal {
         Refusal::BreakerOpen { until } => {
-            let what = format!("The breaker of upstream {name} is open");
+            let what = format!("The breaker of upstream {name} lets nothing like this through");
             at(Code::BreakerOpen, until, &what).with_scope(scope_of_breaker(exchange))
         }
         Refusal::Cooldown { until } => {
             let what = format!("Upstream {name} asked for no requests");
-            with_hint(exchange, at(Code::Cooldown, until, &what), anchor)
+            with_hint(exchange, at(Code::Cooldown, until, &what), until)
         }
         Refusal::Exhausted { until } => {
             let what = format!("The quota of upstream {name} is used up");
-            with_hint(exchange, at(Code::QuotaExhausted, until, &what), anchor)
+            with_hint(exchange, at(Code::QuotaExhausted, until, &what), until)
         }
         Refusal::Paced { until } => {
             let what = format!("The quota of upstream {name} has no place");
@@ -225,26 +225,22 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
     }
 }
 
-fn with_hint(
-    exchange: &Exchange<'_>,
-    mut rejection: Rejection,
-    anchor: crate::policy::time::TimeAnchor,
-) -> Rejection {
+/// Adds where the wait comes from: the cooldown that ends at `until` is the one that refused, and
+/// no other caller's may be told of.
+fn with_hint(exchange: &Exchange<'_>, rejection: Rejection, until: MonoTime) -> Rejection {
     let image = exchange.upstream.state.image();
-    let route = exchange.upstream.route(exchange.route).map_or("default", |route| &*route.name);
-    let widest = image.cooldowns.iter().filter(|cooldown| {
-        !cooldown.scope.starts_with("route ")
-            || cooldown.scope.starts_with(&format!("route {route}"))
+    let Some(cooldown) = image.cooldowns.into_iter().find(|cooldown| cooldown.until == until)
+    else {
+        return rejection;
+    };
+    let anchor = exchange.gateway.common.clock.anchor();
+    let mut rejection = rejection.with_scope(cooldown.scope);
+    rejection.hint = cooldown.source.map(|source| HintRecord {
+        source,
+        wait: cooldown.wait,
+        received_at: anchor.wall(cooldown.received),
+        raw: None,
     });
-    if let Some(cooldown) = widest.max_by_key(|cooldown| cooldown.until) {
-        rejection = rejection.with_scope(cooldown.scope.clone());
-        rejection.hint = cooldown.source.map(|source| HintRecord {
-            source,
-            wait: cooldown.wait,
-            received_at: anchor.wall(cooldown.received),
-            raw: None,
-        });
-    }
     rejection
 }
 

@@ -57,3 +57,6 @@ mod targets;
 mod tls;
 /// Other protocols after a 101.
 mod upgrade;
+
+/// What a refusal says, against what is so.
+mod truth;
