@@ -9,7 +9,6 @@ mod support {
     pub(crate) mod world;
 
     pub(crate) mod frames;
-    pub(crate) mod raw;
     pub(crate) mod strict;
 }
 
