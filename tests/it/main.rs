@@ -7,3 +7,6 @@ mod support {
 
 /// The happy path, per protocol pair.
 mod life;
+
+/// The README against the program.
+mod readme;
