@@ -253,6 +253,7 @@ async fn relay_down(
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         connection.close_after();
     }
+    teller.headed();
     let body = match (body, follows) {
         (RelayBody::Streaming(streaming), Follows::Upgraded) => {
             let (_, in_flight) = *streaming;
