@@ -27,6 +27,9 @@ mod http2;
 /// The happy path, per protocol pair.
 mod life;
 
+/// The README against the program.
+mod readme;
+
 /// Many of everything, and the bounds.
 mod scale;
 
