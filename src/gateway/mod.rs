@@ -112,6 +112,10 @@ impl Gateway {
     pub fn enforce(&self) {
         self.common.limits().configure(&self.settings.limits);
         self.replay_memory.set_max(self.settings.limits.replay_memory_max);
+        for key in &self.settings.limits.keys {
+            // Its series exist at 0 from here on.
+            self.common.metrics.key(&key.pattern);
+        }
         for upstream in &self.upstreams {
             upstream.state.configure(&upstream.config.policy, &upstream.metrics);
         }

@@ -24,7 +24,7 @@ use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
 use crate::telemetry::story::{AttemptStory, Decision, Ending};
 use crate::transport::error::{SendError, SendErrorKind};
-use crate::transport::{self, BodyFault, ResponseBody, SendOptions};
+use crate::transport::{self, BodyFault, ReplayState, ResponseBody, SendOptions};
 
 /// A refused response is kept up to this size while its exchange waits; refusals are short. What
 /// is larger is not kept, and its connection is closed rather than read to the end.
@@ -83,6 +83,10 @@ pub(super) async fn run(
         let took = clock.now().since(sent_at);
         let outcome = judge(exchange, &result, took);
         note_attempt(teller, &result, &outcome, took, waited);
+        let is_first = teller.story.attempts.len() == 1;
+        if is_first && exchange.body.state() == ReplayState::Streamed {
+            exchange.upstream.metrics.replay_unavailable.inc();
+        }
         let report = Report {
             outcome,
             exchange: exchange.number,

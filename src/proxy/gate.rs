@@ -151,8 +151,8 @@ impl Drop for InFlight {
 
 /// The refusal as the client is told of it, with names and times.
 pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection {
-    let clock = &exchange.gateway.common.clock;
-    let anchor = clock.anchor();
+    let common = &exchange.gateway.common;
+    let anchor = common.clock.anchor();
     let name = &*exchange.upstream.config.name;
     let held = exchange.wait_max();
     let at = |code: Code, until: MonoTime, what: &str| {
@@ -193,8 +193,11 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
         Refusal::QueueTimeout { pool } => {
             let limit = pool.and_then(|pool| {
                 let is_process = Limits::is_process(pool);
-                let key = exchange.gateway.common.limits().name(pool)?;
-                Some((is_process, key))
+                let limits = common.limits();
+                if let Some(declared) = limits.declared(pool).filter(|_| !is_process) {
+                    common.metrics.key(&declared).timeout.inc();
+                }
+                Some((is_process, limits.name(pool)?))
             });
             let (setting, key) = match limit {
                 Some((true, _)) => ("limits.in_flight_max".to_owned(), None),

@@ -3,12 +3,16 @@
 
 mod support {
     pub(crate) mod binary;
+    pub(crate) mod exposition;
     pub(crate) mod forbear;
     pub(crate) mod raw;
 }
 
 /// The happy path, per protocol pair.
 mod life;
+
+/// What is counted, who is trusted, what is never told.
+mod admin;
 
 /// What can be typed.
 mod cli;
