@@ -111,11 +111,11 @@ impl Gateway {
     /// Puts the rules of this gateway in force for everybody who waits or will come.
     pub fn enforce(&self) {
         self.common.limits().configure(&self.settings.limits);
-        self.replay_memory.set_max(self.settings.limits.replay_memory_max);
         for key in &self.settings.limits.keys {
-            // Its series exist at 0 from here on.
+            // Its counters exist at 0 from here on.
             self.common.metrics.key(&key.pattern);
         }
+        self.replay_memory.set_max(self.settings.limits.replay_memory_max);
         for upstream in &self.upstreams {
             upstream.state.configure(&upstream.config.policy, &upstream.metrics);
         }

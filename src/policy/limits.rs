@@ -229,7 +229,7 @@ impl Limits {
         self.pools.get(&id).map(|pool| pool.name.clone())
     }
 
-    /// The key as it was declared: the pattern where there is one.
+    /// The declaration that a pool comes from: a closed set, fit for labels.
     pub fn declared(&self, id: PoolId) -> Option<Arc<str>> {
         self.pools.get(&id).map(|pool| pool.declared.clone())
     }

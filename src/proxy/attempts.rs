@@ -80,13 +80,13 @@ pub(super) async fn run(
         let clock = &exchange.gateway.common.clock;
         let sent_at = clock.now();
         let result = send(exchange, fresh).await;
+        // No further attempt can follow, so this counts a body once.
+        if exchange.body.state() == ReplayState::Streamed {
+            exchange.upstream.metrics.replay_unavailable.inc();
+        }
         let took = clock.now().since(sent_at);
         let outcome = judge(exchange, &result, took);
         note_attempt(teller, &result, &outcome, took, waited);
-        let is_first = teller.story.attempts.len() == 1;
-        if is_first && exchange.body.state() == ReplayState::Streamed {
-            exchange.upstream.metrics.replay_unavailable.inc();
-        }
         let report = Report {
             outcome,
             exchange: exchange.number,

@@ -151,8 +151,8 @@ impl Drop for InFlight {
 
 /// The refusal as the client is told of it, with names and times.
 pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection {
-    let common = &exchange.gateway.common;
-    let anchor = common.clock.anchor();
+    let clock = &exchange.gateway.common.clock;
+    let anchor = clock.anchor();
     let name = &*exchange.upstream.config.name;
     let held = exchange.wait_max();
     let at = |code: Code, until: MonoTime, what: &str| {
@@ -192,12 +192,13 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
         }
         Refusal::QueueTimeout { pool } => {
             let limit = pool.and_then(|pool| {
-                let is_process = Limits::is_process(pool);
-                let limits = common.limits();
-                if let Some(declared) = limits.declared(pool).filter(|_| !is_process) {
-                    common.metrics.key(&declared).timeout.inc();
+                let limits = exchange.gateway.common.limits();
+                let key = limits.name(pool)?;
+                if !Limits::is_process(pool) {
+                    let declared = limits.declared(pool)?;
+                    exchange.gateway.common.metrics.key(&declared).timeout.inc();
                 }
-                Some((is_process, limits.name(pool)?))
+                Some((Limits::is_process(pool), key))
             });
             let (setting, key) = match limit {
                 Some((true, _)) => ("limits.in_flight_max".to_owned(), None),

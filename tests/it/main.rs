@@ -14,6 +14,9 @@ mod life;
 /// What is counted, who is trusted, what is never told.
 mod admin;
 
+/// What no compiler checks.
+mod architecture;
+
 /// What can be typed.
 mod cli;
 
