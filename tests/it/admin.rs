@@ -186,7 +186,8 @@ async fn ten_thousand_hostile_requests_leave_the_number_of_series_unchanged() {
             1 => format!("/api/{word}?q={word}"),
             _ => format!("/api/%ff{word}/{}", "a/".repeat(n % 40)),
         };
-        let value = if n % 7 == 0 { "not valid \u{7f}".to_owned() } else { format!("k:{word}") };
+        let value =
+            if n.is_multiple_of(7) { "not valid \u{7f}".to_owned() } else { format!("k:{word}") };
         format!(
             "{method} {path} HTTP/1.1\r\nHost: {word}\r\nContent-Length: 0\r\n\
              Forbear-Key: {value}\r\nForbear-Flow: {word}\r\nForbear-Run: {word}\r\n\r\n"

@@ -20,6 +20,9 @@ mod architecture;
 /// What can be typed.
 mod cli;
 
+/// What people read.
+mod docs;
+
 /// The end in good order.
 mod drain;
 
