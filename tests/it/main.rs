@@ -3,6 +3,7 @@
 
 mod support {
     pub(crate) mod binary;
+    pub(crate) mod exposition;
     pub(crate) mod forbear;
     pub(crate) mod process;
     pub(crate) mod raw;
@@ -33,8 +34,17 @@ mod readme;
 /// Many of everything, and the bounds.
 mod scale;
 
+/// What is counted, who is trusted, what is never told.
+mod admin;
+
+/// What no compiler checks.
+mod architecture;
+
 /// What can be typed.
 mod cli;
+
+/// What people read.
+mod docs;
 
 /// The end in good order.
 mod drain;
