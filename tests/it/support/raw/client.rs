@@ -111,6 +111,16 @@ impl RawClient {
         (std::mem::take(&mut self.buffer), self.end)
     }
 
+    /// So many bytes, or how the connection ended before they were all there.
+    pub(crate) async fn take_or_end(&mut self, count: usize) -> Result<Vec<u8>, End> {
+        within("so many bytes", async { while self.buffer.len() < count && self.fill().await {} })
+            .await;
+        match self.end {
+            Some(end) if self.buffer.len() < count => Err(end),
+            _ => Ok(self.buffer.drain(..count).collect()),
+        }
+    }
+
     /// Waits until this text was received; it stays in the buffer.
     pub(crate) async fn until_text(&mut self, text: &str) {
         within(text, async {
