@@ -1,7 +1,9 @@
 //! Peers that fail. The client never gets something that looks whole when it is not, the next
 //! request on a connection is never poisoned, and whoever leaves is noticed at once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::support::forbear::Forbear;
 use crate::support::raw::{End, Move, RawClient, RawOrigin};

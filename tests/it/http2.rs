@@ -368,7 +368,7 @@ async fn at_most_so_many_streams_are_open_and_a_reset_one_ends_its_attempt() {
     let mut client = FrameClient::connect(forbear.proxy()).await;
     client.send(get(1, "/api/x")).await;
     origin.until_received(0, "\r\n\r\n").await;
-    let left = std::time::Instant::now();
+    let left = tokio::time::Instant::now();
     client.send(frame(RST_STREAM, 0, 1, [0, 0, 0, 8])).await;
     origin.until_ended(0).await;
     assert!(left.elapsed() < std::time::Duration::from_millis(500), "{:?}", left.elapsed());
