@@ -62,8 +62,7 @@ pub struct Common {
     pub clock: Clock,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
-    /// New exchanges are refused.
-    pub draining: AtomicBool,
+    draining: AtomicBool,
     limits: Mutex<Limits>,
     states: Mutex<HashMap<UpstreamId, Weak<UpstreamState>>>,
     next_state: AtomicU32,
@@ -112,6 +111,10 @@ impl Gateway {
     /// Puts the rules of this gateway in force for everybody who waits or will come.
     pub fn enforce(&self) {
         self.common.limits().configure(&self.settings.limits);
+        for key in &self.settings.limits.keys {
+            // Its counters exist at 0 from here on.
+            self.common.metrics.key(&key.pattern);
+        }
         self.replay_memory.set_max(self.settings.limits.replay_memory_max);
         for upstream in &self.upstreams {
             upstream.state.configure(&upstream.config.policy, &upstream.metrics);
@@ -209,6 +212,15 @@ impl Common {
     pub fn salted(&self, bytes: &[u8]) -> u64 {
         // Zero is nobody.
         self.salt.hash_one(bytes).max(1)
+    }
+
+    /// Refuses new exchanges and those that wait, also at upstreams that a reload has removed.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        let states: Vec<_> = self.states().values().filter_map(Weak::upgrade).collect();
+        for state in states {
+            state.drain();
+        }
     }
 
     /// Whether new exchanges are refused.

@@ -229,6 +229,11 @@ impl Limits {
         self.pools.get(&id).map(|pool| pool.name.clone())
     }
 
+    /// The declaration that a pool comes from: a closed set, fit for labels.
+    pub fn declared(&self, id: PoolId) -> Option<Arc<str>> {
+        self.pools.get(&id).map(|pool| pool.declared.clone())
+    }
+
     /// Whether `id` is the process's own limit.
     pub fn is_process(id: PoolId) -> bool {
         id == PROCESS

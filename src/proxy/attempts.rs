@@ -24,7 +24,7 @@ use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
 use crate::telemetry::story::{AttemptStory, Decision, Ending};
 use crate::transport::error::{SendError, SendErrorKind};
-use crate::transport::{self, BodyFault, ResponseBody, SendOptions};
+use crate::transport::{self, BodyFault, ReplayState, ResponseBody, SendOptions};
 
 /// A refused response is kept up to this size while its exchange waits; refusals are short. What
 /// is larger is not kept, and its connection is closed rather than read to the end.
@@ -65,7 +65,7 @@ pub(super) async fn run(
     let mut kept: Option<Kept> = None;
     let mut fresh = false;
     loop {
-        let (mut in_flight, waited) = match place.turn(exchange).await {
+        let (mut in_flight, before) = match place.turn(exchange).await {
             Ok(granted) => granted,
             Err(Stop::Broken(fault)) => return Err(broken_body(fault)),
             Err(Stop::Refused(refusal)) => {
@@ -76,13 +76,23 @@ pub(super) async fn run(
                 });
             }
         };
-        teller.story.waited.add(&waited);
+        teller.story.waited.add(&before.waited);
+        teller.story.shadow = teller.story.shadow.or(before.shadow);
+        if exchange.is_out_of_time() {
+            return last_word(kept, Decision::DeadlineTooNear, None, teller, || {
+                Rejection::new(Code::Deadline, "The caller's deadline passed before a send.")
+            });
+        }
         let clock = &exchange.gateway.common.clock;
         let sent_at = clock.now();
         let result = send(exchange, fresh).await;
+        // No further attempt can follow, so this counts a body once.
+        if exchange.body.state() == ReplayState::Streamed {
+            exchange.upstream.metrics.replay_unavailable.inc();
+        }
         let took = clock.now().since(sent_at);
         let outcome = judge(exchange, &result, took);
-        note_attempt(teller, &result, &outcome, took, waited);
+        note_attempt(teller, &result, &outcome, took, before.waited);
         let report = Report {
             outcome,
             exchange: exchange.number,
@@ -151,8 +161,9 @@ fn judge(
             nothing_sent: error.nothing_sent,
         },
     };
-    let (head_timeout, _) = exchange.timeouts();
-    classify(observed, exchange.gateway.common.clock.wall(), took, head_timeout)
+    // A caller in a hurry must not make the upstream look ill: what was configured is the measure.
+    let fair = exchange.attempt_timeout();
+    classify(observed, exchange.gateway.common.clock.wall(), took, fair)
 }
 
 fn note_attempt(
@@ -249,7 +260,6 @@ async fn keep(response: Response<ResponseBody>) -> Option<Kept> {
 /// forbear's own words when nothing was received.
 fn failure(exchange: &Exchange<'_>, error: &SendError, retry_at: Option<MonoTime>) -> Rejection {
     let name = &exchange.upstream.config.name;
-    let (head_timeout, _) = exchange.timeouts();
     let rejection = match error.kind {
         SendErrorKind::Dns
         | SendErrorKind::DnsTimeout
@@ -261,11 +271,16 @@ fn failure(exchange: &Exchange<'_>, error: &SendError, retry_at: Option<MonoTime
             let detail = format!("Upstream {name} cannot be reached: {}.", error.detail);
             Rejection::failed(Code::UpstreamUnreachable, error.kind, detail)
         }
+        SendErrorKind::HeadTimeout if exchange.is_out_of_time() => {
+            let detail =
+                format!("Upstream {name} sent no response head before the caller's deadline.");
+            Rejection::failed(Code::Deadline, error.kind, detail)
+        }
         SendErrorKind::HeadTimeout => {
             let detail = format!(
                 "Upstream {name} sent no response head within {}: raise \
                  upstreams.{name}.attempt_timeout if it needs longer.",
-                seconds(head_timeout)
+                seconds(exchange.attempt_timeout())
             );
             Rejection::failed(Code::Deadline, error.kind, detail)
         }

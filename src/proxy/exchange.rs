@@ -82,13 +82,27 @@ impl Exchange<'_> {
         }
     }
 
+    /// To the response head, if the caller leaves as much.
+    pub(super) fn attempt_timeout(&self) -> Duration {
+        self.upstream.route(self.route).map_or(Duration::ZERO, |route| route.attempt_timeout)
+    }
+
     /// To the response head, and between two pieces of its body; no attempt outlives the caller.
     pub(super) fn timeouts(&self) -> (Duration, Duration) {
-        let Some(route) = self.upstream.route(self.route) else {
-            return (Duration::ZERO, Duration::ZERO);
-        };
         let left = self.deadline.since(self.gateway.common.clock.now());
-        (route.attempt_timeout.min(left), route.idle_timeout)
+        let idle = self.upstream.route(self.route).map_or(Duration::ZERO, |it| it.idle_timeout);
+        (self.attempt_timeout().min(left), idle)
+    }
+
+    /// Whether the time that the caller named is over.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.deadline <= self.gateway.common.clock.now()
+    }
+
+    /// Longest this exchange is held, all waits together, as its caller is told.
+    pub(super) fn held_max(&self) -> Duration {
+        let wait_max = self.wait_max();
+        self.directives.deadline.map_or(wait_max, |deadline| deadline.min(wait_max))
     }
 
     /// Longest this exchange is held, all waits together.
@@ -160,6 +174,8 @@ pub(super) struct Teller {
     gateway: Arc<Gateway>,
     upstream: Option<Arc<Upstream>>,
     started: MonoTime,
+    /// When the response head was ready for the client.
+    headed: Option<MonoTime>,
     told: bool,
 }
 
@@ -186,10 +202,13 @@ impl Teller {
                 bytes_up: 0,
                 bytes_down: 0,
                 took: Duration::ZERO,
+                streamed: Duration::ZERO,
+                shadow: None,
             },
             gateway: gateway.clone(),
             upstream: None,
             started: clock.now(),
+            headed: None,
             told: false,
         }
     }
@@ -207,6 +226,11 @@ impl Teller {
         self.story.status = rejection.status.as_u16();
     }
 
+    /// From now on time belongs to the body and its reader.
+    pub(super) fn headed(&mut self) {
+        self.headed = Some(self.gateway.common.clock.now());
+    }
+
     /// How it ended, should that not be told yet.
     pub(super) fn end_as(&mut self, ending: Ending) {
         if !self.told {
@@ -220,7 +244,9 @@ impl Teller {
             return;
         }
         let common = &self.gateway.common;
-        self.story.took = common.clock.now().since(self.started);
+        let now = common.clock.now();
+        self.story.took = now.since(self.started);
+        self.story.streamed = self.headed.map_or(Duration::ZERO, |headed| now.since(headed));
         match &self.upstream {
             Some(upstream) => upstream.metrics.exchange(&self.story),
             None => common.metrics.unrouted(&self.story),

@@ -14,7 +14,7 @@ use super::reject::{Code, HintRecord, Rejection};
 use crate::gateway::upstream::UpstreamState;
 use crate::policy::limits::Limits;
 use crate::policy::line::{CredentialId, Needs, RouteId};
-use crate::policy::outcome::Waits;
+use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{
     Answer, Ask, Grant, Permit, Refusal, Report, RetryPlan, Sent, Ticket, Verdict,
@@ -52,7 +52,7 @@ impl Place {
     pub(super) async fn turn(
         &mut self,
         exchange: &Exchange<'_>,
-    ) -> Result<(InFlight, Waits), Stop> {
+    ) -> Result<(InFlight, Before), Stop> {
         let clock = exchange.gateway.common.clock;
         let Some(ticket) = &mut self.ticket else { return Err(Stop::Refused(Refusal::Draining)) };
         let mut reading = pin!(exchange.read_ahead());
@@ -111,6 +111,13 @@ impl Drop for Place {
     }
 }
 
+/// What came before an attempt.
+pub(super) struct Before {
+    pub(super) waited: Waits,
+    /// In shadow mode: what would have held it.
+    pub(super) shadow: Option<WaitKind>,
+}
+
 /// Why nothing is sent.
 pub(super) enum Stop {
     /// The policy refused.
@@ -128,10 +135,10 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    fn new(state: &Arc<UpstreamState>, grant: Grant) -> (Self, Waits) {
-        let waited = grant.waited;
+    fn new(state: &Arc<UpstreamState>, grant: Grant) -> (Self, Before) {
+        let before = Before { waited: grant.waited, shadow: grant.shadow };
         let (sent, permit) = grant.split();
-        (Self { state: state.clone(), sent: Some(sent), permit: Some(permit) }, waited)
+        (Self { state: state.clone(), sent: Some(sent), permit: Some(permit) }, before)
     }
 }
 
@@ -154,7 +161,7 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
     let clock = &exchange.gateway.common.clock;
     let anchor = clock.anchor();
     let name = &*exchange.upstream.config.name;
-    let held = exchange.wait_max();
+    let held = exchange.held_max();
     let at = |code: Code, until: MonoTime, what: &str| {
         let wait = until.since(anchor.mono);
         let detail = format!(
@@ -167,16 +174,16 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
     };
     match refusal {
         Refusal::BreakerOpen { until } => {
-            let what = format!("The breaker of upstream {name} is open");
+            let what = format!("The breaker of upstream {name} lets nothing like this through");
             at(Code::BreakerOpen, until, &what).with_scope(scope_of_breaker(exchange))
         }
         Refusal::Cooldown { until } => {
             let what = format!("Upstream {name} asked for no requests");
-            with_hint(exchange, at(Code::Cooldown, until, &what), anchor)
+            with_hint(exchange, at(Code::Cooldown, until, &what), until)
         }
         Refusal::Exhausted { until } => {
             let what = format!("The quota of upstream {name} is used up");
-            with_hint(exchange, at(Code::QuotaExhausted, until, &what), anchor)
+            with_hint(exchange, at(Code::QuotaExhausted, until, &what), until)
         }
         Refusal::Paced { until } => {
             let what = format!("The quota of upstream {name} has no place");
@@ -192,9 +199,13 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
         }
         Refusal::QueueTimeout { pool } => {
             let limit = pool.and_then(|pool| {
-                let is_process = Limits::is_process(pool);
-                let key = exchange.gateway.common.limits().name(pool)?;
-                Some((is_process, key))
+                let limits = exchange.gateway.common.limits();
+                let key = limits.name(pool)?;
+                if !Limits::is_process(pool) {
+                    let declared = limits.declared(pool)?;
+                    exchange.gateway.common.metrics.key(&declared).timeout.inc();
+                }
+                Some((Limits::is_process(pool), key))
             });
             let (setting, key) = match limit {
                 Some((true, _)) => ("limits.in_flight_max".to_owned(), None),
@@ -214,26 +225,22 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
     }
 }
 
-fn with_hint(
-    exchange: &Exchange<'_>,
-    mut rejection: Rejection,
-    anchor: crate::policy::time::TimeAnchor,
-) -> Rejection {
+/// Adds where the wait comes from: the cooldown that ends at `until` is the one that refused, and
+/// no other caller's may be told of.
+fn with_hint(exchange: &Exchange<'_>, rejection: Rejection, until: MonoTime) -> Rejection {
     let image = exchange.upstream.state.image();
-    let route = exchange.upstream.route(exchange.route).map_or("default", |route| &*route.name);
-    let widest = image.cooldowns.iter().filter(|cooldown| {
-        !cooldown.scope.starts_with("route ")
-            || cooldown.scope.starts_with(&format!("route {route}"))
+    let Some(cooldown) = image.cooldowns.into_iter().find(|cooldown| cooldown.until == until)
+    else {
+        return rejection;
+    };
+    let anchor = exchange.gateway.common.clock.anchor();
+    let mut rejection = rejection.with_scope(cooldown.scope);
+    rejection.hint = cooldown.source.map(|source| HintRecord {
+        source,
+        wait: cooldown.wait,
+        received_at: anchor.wall(cooldown.received),
+        raw: None,
     });
-    if let Some(cooldown) = widest.max_by_key(|cooldown| cooldown.until) {
-        rejection = rejection.with_scope(cooldown.scope.clone());
-        rejection.hint = cooldown.source.map(|source| HintRecord {
-            source,
-            wait: cooldown.wait,
-            received_at: anchor.wall(cooldown.received),
-            raw: None,
-        });
-    }
     rejection
 }
 

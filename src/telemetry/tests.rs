@@ -127,6 +127,8 @@ fn recovered() -> Story {
         bytes_up: 0,
         bytes_down: 812,
         took: ms(4353),
+        streamed: ms(0),
+        shadow: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! sets that the configuration knows exist at 0 from the start, so that a short job is not missed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
@@ -111,8 +112,9 @@ impl UpstreamMetrics {
         let [request, response] = &self.body_bytes;
         request.inc_by(story.bytes_up);
         response.inc_by(story.bytes_down);
-        let sending = story.attempts.iter().map(|attempt| attempt.took).sum();
-        let overhead = story.took.saturating_sub(story.waited.total()).saturating_sub(sending);
+        let sending: Duration = story.attempts.iter().map(|attempt| attempt.took).sum();
+        let deliberate = story.waited.total() + sending + story.streamed;
+        let overhead = story.took.saturating_sub(deliberate);
         self.overhead.observe(overhead.as_secs_f64());
 
         for attempt in &story.attempts {

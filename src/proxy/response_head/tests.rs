@@ -40,6 +40,8 @@ pub(crate) fn story(attempts: &[(Class, Option<u16>)]) -> Story {
         bytes_up: 0,
         bytes_down: 0,
         took: Duration::ZERO,
+        streamed: Duration::ZERO,
+        shadow: None,
     }
 }
 
