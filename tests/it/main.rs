@@ -14,3 +14,18 @@ mod policies;
 
 /// The cases that forbear was made for.
 mod seeds;
+
+/// Permits, queue places and requests whose answer was lost.
+mod permits;
+
+/// Deadlines, waits and the upstream's own times.
+mod deadlines;
+
+/// What is sent again, and what never.
+mod retries;
+
+/// forbear's own words, and the upstream's last one.
+mod refusals;
+
+/// Shadow mode, and breakers set by hand.
+mod overrides;

@@ -64,6 +64,11 @@ impl Forbear {
         self.control().scrape()
     }
 
+    /// Ends in good order.
+    pub(crate) async fn drain(self) {
+        self.sidecar.drain(std::future::pending()).await;
+    }
+
     /// Waits until `holds`, at most ten seconds; `what` says for what, should it not come.
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         for _ in 0..2_000 {

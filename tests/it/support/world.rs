@@ -13,10 +13,6 @@ use http::{HeaderName, HeaderValue};
 use super::forbear::Forbear;
 use super::raw::{RawClient, RawResponse};
 
-/// Waits between attempts that a test can afford; random ones would hide mistakes.
-pub(crate) const QUICK: &str =
-    "[upstreams.api.retry]\nbackoff = \"fixed\"\nbackoff_base = \"20ms\"\n";
-
 /// One API behind one forbear, as upstream `api`.
 pub(crate) struct World {
     pub(crate) api: FakeApi,
