@@ -1,4 +1,11 @@
 //! The integration tests: one binary, real sockets.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test looks at clocks and ends when something is not as it should be"
+)]
 
 mod support {
     pub(crate) mod forbear;

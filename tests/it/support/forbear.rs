@@ -1,4 +1,5 @@
 //! forbear in the test's own process: real listeners on free ports, no file, no log.
+#![allow(dead_code, reason = "each test uses the part that it needs")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

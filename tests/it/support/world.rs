@@ -123,7 +123,6 @@ pub(crate) async fn printed(child: Child) -> String {
 
 #[test]
 #[ignore = "it is started by other tests, as their client"]
-#[expect(clippy::print_stdout, reason = "that is how the client answers its parent")]
 fn acts_as_a_client_of_its_own() {
     let Some(order) = std::env::var_os(CLIENT_ORDER) else { return };
     let order = order.into_string().unwrap();
