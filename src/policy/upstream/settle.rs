@@ -21,6 +21,10 @@ use crate::policy::time::{Draw, MonoTime};
 /// Two route groups refused within this time speak for all of them.
 const ESCALATION_WINDOW: Duration = Duration::from_secs(10);
 
+/// A shorter hint says "refused" and not "when": several APIs send `Retry-After: 0` with every 429.
+/// Since refusals use up no attempts, obeying it to the letter would be a storm.
+const SAID_WHEN_MIN: Duration = Duration::from_millis(20);
+
 impl UpstreamPolicy {
     /// Hears how an attempt ended, and decides what follows.
     pub fn settle(
@@ -131,7 +135,7 @@ impl UpstreamPolicy {
                         exhausted,
                         Wide::Credential,
                     );
-                    pause = Pause::None;
+                    pause = if hint.wait < SAID_WHEN_MIN { Pause::Growing } else { Pause::None };
                 } else {
                     pause = self.refused_without_hint(cx, permit, sent_at, in_flight, draw);
                 }
@@ -302,11 +306,14 @@ impl UpstreamPolicy {
             (RepeatKind::Refused | RepeatKind::Failure, Pause::Refused) => {
                 backoff::refused_delay(nth, draw)
             }
+            (RepeatKind::Refused, Pause::Growing) => {
+                backoff::delay(&retry.backoff, nth, ticket.last_backoff, draw)
+            }
             // Others are served, so a short step back is enough.
             (RepeatKind::Refused, Pause::Backoff) => {
                 backoff::delay(&retry.backoff, 1, ticket.last_backoff, draw)
             }
-            (RepeatKind::Failure, Pause::Backoff | Pause::None) => {
+            (RepeatKind::Failure, Pause::Backoff | Pause::Growing | Pause::None) => {
                 let counted = u32::from(ticket.counted.max(1));
                 backoff::delay(&retry.backoff, counted, ticket.last_backoff, draw)
             }
@@ -360,6 +367,8 @@ enum Pause {
     None,
     /// Its own backoff.
     Backoff,
+    /// The same, longer with each refusal.
+    Growing,
     /// The longer one of a refusal or an overload that named no time.
     Refused,
 }
