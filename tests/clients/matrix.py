@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -45,8 +46,10 @@ class Forbear:
         for line in iter(self.process.stdout.readline, "ready\n"):
             if not line:
                 raise SystemExit(f"forbear did not start:\n{(folder / 'forbear.log').read_text()}")
-            name, address = line.split()
+            name, _, address = line.strip().rpartition(" ")
             listeners[name] = address
+        # The log comes the same way, and must not fill the pipe.
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()
         self.proxy = listeners["proxy"]
         self.url = f"{self.proxy}/api"
 
@@ -54,7 +57,6 @@ class Forbear:
         """Ends it in good order; its exit code."""
         self.process.terminate()
         code = self.process.wait(30)
-        self.process.stdout.close()
         self.log.close()
         return code
 
