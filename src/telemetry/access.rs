@@ -39,7 +39,7 @@ impl AccessLogger {
             AccessLog::Off => false,
         };
         if wanted {
-            self.writer.line(line(story, self.format).into_bytes());
+            self.writer.line(line(story, self.format).as_bytes());
         }
     }
 }

@@ -6,7 +6,6 @@
 //! a channel, because the end of the process must be able to wait for the last line, but not for
 //! ever.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +16,11 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Bytes of lines that wait to be written at most; as much again may be on its way to the sink.
 /// At about 500 bytes a line this is eight thousand exchanges.
 pub const BACKLOG_BYTES_MAX: usize = 4 << 20;
+
+/// Lines are collected for this long before they are written, and no longer than until there are so
+/// many bytes. One write and one wake-up per line cost more than the exchange that the line is about.
+const COLLECT_TIME_MAX: Duration = Duration::from_millis(5);
+const COLLECT_BYTES_MAX: usize = 64 << 10;
 
 /// How long the end of the process waits for the last lines. A kubelet may grant two seconds.
 pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
@@ -36,8 +40,10 @@ struct Shared {
 
 #[derive(Default)]
 struct Backlog {
-    lines: VecDeque<Vec<u8>>,
-    bytes: usize,
+    text: Vec<u8>,
+    lines: u64,
+    /// Somebody waits for everything to be written.
+    flushing: bool,
     /// Lines were taken from the backlog and are not yet written.
     writing: bool,
 }
@@ -60,24 +66,34 @@ impl LogWriter {
     }
 
     /// Hands over a line, its end included. Never blocks on the sink.
-    pub fn line(&self, line: Vec<u8>) {
+    pub fn line(&self, line: &[u8]) {
         let mut backlog = self.0.lock();
-        if backlog.bytes.saturating_add(line.len()) > BACKLOG_BYTES_MAX {
+        let before = backlog.text.len();
+        let after = before.saturating_add(line.len());
+        if after > BACKLOG_BYTES_MAX {
             drop(backlog);
             self.0.dropped.inc();
             return;
         }
-        backlog.bytes += line.len();
-        backlog.lines.push_back(line);
+        backlog.text.extend_from_slice(line);
+        backlog.lines += 1;
         drop(backlog);
-        self.0.more.notify_one();
+        // In between, the writer only collects, and need not be told.
+        if before == 0 || (before < COLLECT_BYTES_MAX && after >= COLLECT_BYTES_MAX) {
+            self.0.more.notify_one();
+        }
     }
 
     /// Waits until everything handed over was written, at most `limit`. True if it was.
     pub fn flush(&self, limit: Duration) -> bool {
-        let busy = |backlog: &mut Backlog| backlog.writing || !backlog.lines.is_empty();
-        let waited = self.0.idle.wait_timeout_while(self.0.lock(), limit, busy);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let busy = |backlog: &mut Backlog| backlog.writing || !backlog.text.is_empty();
+        let mut backlog = self.0.lock();
+        backlog.flushing = true;
+        self.0.more.notify_one();
+        let waited = self.0.idle.wait_timeout_while(backlog, limit, busy);
+        let (mut backlog, wait) = waited.unwrap_or_else(PoisonError::into_inner);
+        backlog.flushing = false;
+        !wait.timed_out()
     }
 }
 
@@ -88,18 +104,20 @@ impl Shared {
 
     fn write_to(&self, mut sink: impl Write) {
         loop {
-            let waited = self.more.wait_while(self.lock(), |backlog| backlog.lines.is_empty());
-            let mut backlog = waited.unwrap_or_else(PoisonError::into_inner);
+            let some = self.more.wait_while(self.lock(), |backlog| backlog.text.is_empty());
+            let some = some.unwrap_or_else(PoisonError::into_inner);
+            let collects =
+                |backlog: &mut Backlog| !backlog.flushing && backlog.text.len() < COLLECT_BYTES_MAX;
+            let waited = self.more.wait_timeout_while(some, COLLECT_TIME_MAX, collects);
+            let mut backlog = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let text = std::mem::take(&mut backlog.text);
             let lines = std::mem::take(&mut backlog.lines);
-            backlog.bytes = 0;
             backlog.writing = true;
             drop(backlog);
 
-            // There is nobody left to tell that a line could not be written, except the counter.
-            for line in lines {
-                if sink.write_all(&line).is_err() {
-                    self.dropped.inc();
-                }
+            // There is nobody left to tell that lines could not be written, except the counter.
+            if sink.write_all(&text).is_err() {
+                self.dropped.inc_by(lines);
             }
             let _ = sink.flush();
 
@@ -131,7 +149,7 @@ impl Write for OneLine<'_> {
 impl Drop for OneLine<'_> {
     fn drop(&mut self) {
         if !self.text.is_empty() {
-            self.writer.line(std::mem::take(&mut self.text));
+            self.writer.line(&self.text);
         }
     }
 }
@@ -180,10 +198,10 @@ mod tests {
         let writer = LogWriter::start(sink, dropped.clone()).unwrap();
         let line = vec![b'x'; BACKLOG_BYTES_MAX / 4];
 
-        writer.line(line.clone());
+        writer.line(&line);
         has_begun.recv().unwrap();
         for _ in 0..6 {
-            writer.line(line.clone());
+            writer.line(&line);
         }
 
         assert_eq!(dropped.get(), 2, "four lines fit beside the one that is being written");
@@ -191,5 +209,25 @@ mod tests {
         drop(let_go);
         assert!(writer.flush(Duration::from_secs(60)));
         assert_eq!(written.lock().unwrap().len(), 5 * line.len());
+    }
+    #[test]
+    fn lines_that_wait_are_written_together() {
+        let (begun, has_begun) = mpsc::sync_channel(1);
+        let (let_go, go) = mpsc::sync_channel(0);
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let dropped = IntCounter::new("dropped", "Dropped.").unwrap();
+        let sink = Blocked { begun, go, written: Arc::clone(&written) };
+        let writer = LogWriter::start(sink, dropped).unwrap();
+
+        writer.line(b"first\n");
+        has_begun.recv().unwrap();
+        for _ in 0..100 {
+            writer.line(b"later\n");
+        }
+        let_go.send(()).unwrap();
+        let_go.send(()).unwrap();
+
+        assert!(writer.flush(Duration::from_secs(60)), "two writes were enough");
+        assert_eq!(written.lock().unwrap().len(), 101 * b"first\n".len());
     }
 }

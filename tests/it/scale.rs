@@ -3,7 +3,8 @@
 //! forbear runs as a process of its own here, so that its memory is its own. The figures are printed
 //! (`cargo test --test it scale -- --nocapture`), and the bounds are wide enough for a build without
 //! optimisation on a busy machine. One test runs at a time: they would measure one another.
-#![allow(clippy::disallowed_methods, reason = "latency is measured here")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "these tests measure and tell")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod bodies;
 mod connections;

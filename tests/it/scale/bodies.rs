@@ -139,9 +139,7 @@ async fn bodies_that_find_no_memory_for_a_repeat_pass_all_the_same_and_are_count
         client.send(vec![b'x'; LENGTH]).await;
         clients.push(client);
     }
-    while origin.held().len() < POSTS {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    origin.until_held(POSTS).await;
     origin.let_go(POSTS);
     for client in &mut clients {
         let response = client.response().await;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -82,6 +83,17 @@ impl Origin {
     /// Targets of the held requests, in the order of their arrival.
     pub(super) fn held(&self) -> Vec<String> {
         self.seen.held.lock().unwrap().clone()
+    }
+
+    /// Waits until so many requests were held, at most ten seconds.
+    pub(super) async fn until_held(&self, count: usize) {
+        for _ in 0..10_000 {
+            if self.held().len() >= count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{} requests came instead of {count}", self.held().len());
     }
 
     /// Bytes of long bodies given so far.

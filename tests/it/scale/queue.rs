@@ -24,9 +24,7 @@ async fn a_thousand_waiting_exchanges_keep_their_order_and_none_is_lost() {
     let mut clients = Vec::new();
     for n in 0..=1_000 {
         clients.push(Some(stand_in_line(&forbear, &format!("/api/hold/{n}")).await));
-        while n == 0 && origin.held().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        origin.until_held(1).await;
         admin.until_queued("api", n).await;
     }
     let mut over = stand_in_line(&forbear, "/api/hold/over").await;
@@ -69,9 +67,7 @@ async fn the_bound_of_the_process_holds_over_all_upstreams() {
     for (name, count) in [("a", 4), ("b", 3)] {
         for waiting in 0..count {
             clients.push(stand_in_line(&forbear, &format!("/{name}/hold")).await);
-            while waiting == 0 && origin.held().len() < if name == "a" { 1 } else { 2 } {
-                tokio::task::yield_now().await;
-            }
+            origin.until_held(if name == "a" { 1 } else { 2 }).await;
             admin.until_queued(name, waiting).await;
         }
     }

@@ -1,5 +1,7 @@
 //! forbear as a process of its own, so that its memory and its processor time can be told from the
 //! test's. Nothing more: what it says of itself comes from its admin listener.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "a failed test shows the log")]
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
