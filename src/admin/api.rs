@@ -82,7 +82,6 @@ pub(super) async fn breaker(
         })?,
     };
     let request = ForceBreaker { state, reason, for_, route };
-    tracing::info!(upstream = name, ?request, "overriding a breaker");
     Ok(Json(backend.force_breaker(&name, request)?))
 }
 
@@ -99,7 +98,6 @@ pub(super) async fn clear_cooldown(
     body: Body,
 ) -> Result<Json<UpstreamView>, Problem> {
     let ClearBody { scope } = read(&headers, body)?;
-    tracing::info!(upstream = name, ?scope, "clearing cooldowns");
     Ok(Json(backend.clear_cooldown(&name, scope.as_deref())?))
 }
 

@@ -75,7 +75,13 @@ pub fn router(backend: Shared, access: Arc<Access>) -> Router {
 
 /// The read-only listener that may face the pod network: metrics and probes, and nothing else.
 pub fn metrics_router(backend: Shared) -> Router {
-    layered(probes().fallback(not_found).method_not_allowed_fallback(not_found).with_state(backend))
+    let nothing = async |request: Request| {
+        let path = request.uri().path();
+        let detail = format!("{path}: this listener has /metrics, /healthz and /readyz to read.");
+        Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+    };
+    let routes = probes().fallback(nothing).method_not_allowed_fallback(nothing);
+    layered(routes.with_state(backend))
 }
 
 fn probes() -> Router<Shared> {

@@ -15,6 +15,8 @@ use crate::telemetry::view::{BreakerState, BreakerView, KeyView, QuotaView, Upst
 const REDRAW: Duration = Duration::from_secs(1);
 /// Keys shown; the rest is a number. Pools of a pattern are as many as the clients like.
 const KEYS_SHOWN_MAX: usize = 20;
+/// Cooldowns or quotas shown of one upstream; each of its callers may have some of its own.
+const SCOPES_SHOWN_MAX: usize = 8;
 /// Back to the top left corner, and nothing below.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
@@ -96,20 +98,12 @@ pub(super) fn table(upstreams: &[UpstreamView], keys: &[KeyView]) -> String {
 /// One row for the upstream, and one more for each further breaker, cooldown or quota.
 fn upstream_rows(upstream: &UpstreamView) -> Vec<Vec<Cell>> {
     let breakers: Vec<_> = upstream.breaker.iter().map(breaker).collect();
-    let cooldowns: Vec<_> = upstream
-        .cooldowns
-        .iter()
-        .map(|cooldown| Cell {
-            text: format!(
-                "{} {} ({})",
-                cooldown.scope,
-                span(cooldown.remaining_ms),
-                cooldown.source
-            ),
-            style: warn(true),
-        })
-        .collect();
-    let quotas: Vec<_> = upstream.quotas.iter().map(quota).collect();
+    let cooldowns = upstream.cooldowns.iter().map(|cooldown| Cell {
+        text: format!("{} {} ({})", cooldown.scope, span(cooldown.remaining_ms), cooldown.source),
+        style: warn(true),
+    });
+    let cooldowns = shortened(cooldowns);
+    let quotas = shortened(upstream.quotas.iter().map(quota));
     let limit = upstream.adaptive_limit.unwrap_or(upstream.in_flight_max);
     let learned = if upstream.adaptive_limit.is_some() { " (learned)" } else { "" };
     let budget = upstream.retry_budget_remaining_ratio;
@@ -141,6 +135,15 @@ fn upstream_rows(upstream: &UpstreamView) -> Vec<Vec<Cell>> {
             ]
         })
         .collect()
+}
+
+/// The first few cells, and how many more there are.
+fn shortened(mut cells: impl ExactSizeIterator<Item = Cell>) -> Vec<Cell> {
+    let mut shown: Vec<_> = cells.by_ref().take(SCOPES_SHOWN_MAX).collect();
+    if cells.len() > 0 {
+        shown.push(Cell::plain(format!("and {} more; see --json", cells.len())));
+    }
+    shown
 }
 
 fn breaker(view: &BreakerView) -> Cell {

@@ -150,6 +150,21 @@ fn an_address_that_is_none_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn a_thousand_quotas_do_not_push_the_status_table_off_the_screen() {
+    let quota = QuotaView {
+        scope: "route default".to_owned(),
+        limit: None,
+        remaining: 1,
+        reset_at: None,
+        reset_in_ms: None,
+    };
+    let busy = UpstreamView { quotas: vec![quota; 1000], ..UpstreamView::default() };
+    let table = status::table(&[busy], &[]);
+    assert!(table.contains("and 992 more; see --json"), "{table}");
+    assert!(table.lines().count() < 20, "{table}");
+}
+
+#[test]
 fn the_status_table_reads_at_a_glance() {
     let later = Moment(WallTime { unix_ms: 0 });
     let breaker =

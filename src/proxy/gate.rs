@@ -88,7 +88,7 @@ impl Place {
 
     /// What a refused exchange waited at last.
     pub(super) fn waited(&self) -> Waits {
-        self.ticket.as_ref().map(Ticket::waited).unwrap_or_default()
+        self.ticket.as_ref().map(|ticket| *ticket.waited()).unwrap_or_default()
     }
 
     /// Back to the line; the place in flight must have been given back before.

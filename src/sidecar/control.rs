@@ -244,8 +244,13 @@ impl Backend for Control {
                     .collect(),
             });
         }
+        let state = match request.state {
+            ForcedState::Open => "open",
+            ForcedState::Closed => "closed",
+            ForcedState::Auto => "auto",
+        };
         let (reason, seconds) = (&request.reason, request.for_.as_secs());
-        tracing::warn!(upstream, state = ?request.state, reason, seconds, "breaker set by hand");
+        tracing::warn!(upstream, state, route, reason, seconds, "breaker set by hand");
         Ok(found.view(gateway.common.clock.anchor()))
     }
 

@@ -16,6 +16,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+mod upload;
+
+pub(super) use self::upload::Upload;
 pub use super::recording::ReplayMemory;
 use super::recording::{Place, Recording};
 pub use super::source::{BodyFault, RequestBodyError, Source};
@@ -383,39 +386,5 @@ impl Body for RequestBody {
         inner.length.map_or_else(SizeHint::default, |length| {
             SizeHint::with_exact(length.saturating_sub(inner.bytes_sent))
         })
-    }
-}
-
-/// Watches an attempt's body from the side of the response, and ends it with the attempt: what
-/// nobody waits for any more is not sent, and the client's body is free for the next attempt.
-pub(super) struct Upload {
-    replay: Replay,
-    attempt: u64,
-}
-
-impl Upload {
-    pub(super) fn is_complete(&self) -> bool {
-        let inner = self.replay.lock();
-        inner.attempt == self.attempt && inner.is_complete()
-    }
-
-    pub(super) fn fault(&self) -> Option<BodyFault> {
-        self.replay.fault()
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let reader = {
-            let mut inner = self.replay.lock();
-            if inner.attempt != self.attempt || inner.is_complete() {
-                return;
-            }
-            if inner.discarding {
-                inner.lose();
-            }
-            inner.begin()
-        };
-        reader.into_iter().for_each(Waker::wake);
     }
 }

@@ -1,8 +1,17 @@
 //! The integration tests: one binary, real sockets.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test looks at clocks and ends when something is not as it should be"
+)]
+
 mod support {
     pub(crate) mod binary;
+    pub(crate) mod exposition;
     pub(crate) mod forbear;
     pub(crate) mod process;
     pub(crate) mod raw;
@@ -27,11 +36,23 @@ mod http2;
 /// The happy path, per protocol pair.
 mod life;
 
+/// The README against the program.
+mod readme;
+
 /// Many of everything, and the bounds.
 mod scale;
 
+/// What is counted, who is trusted, what is never told.
+mod admin;
+
+/// What no compiler checks.
+mod architecture;
+
 /// What can be typed.
 mod cli;
+
+/// What people read.
+mod docs;
 
 /// The end in good order.
 mod drain;
@@ -59,3 +80,18 @@ mod upgrade;
 
 /// What a refusal says, against what is so.
 mod truth;
+
+/// Permits, queue places and requests whose answer was lost.
+mod permits;
+
+/// Deadlines, waits and the upstream's own times.
+mod deadlines;
+
+/// What is sent again, and what never.
+mod retries;
+
+/// forbear's own words, and the upstream's last one.
+mod refusals;
+
+/// Shadow mode, and breakers set by hand.
+mod overrides;

@@ -68,3 +68,19 @@ async fn a_refusal_tells_of_the_callers_own_cooldown_and_not_of_another_callers(
     let two = scope(get(&forbear, "/api/x", "Authorization: two\r\n").await);
     assert_ne!(one, two);
 }
+
+#[tokio::test]
+async fn a_retry_after_of_zero_does_not_start_a_storm() {
+    let api = FakeApi::start(ApiSettings::default()).await.unwrap();
+    let now = || Step::Status(429, vec![(RETRY_AFTER, HeaderValue::from_static("0"))], "".into());
+    api.script("/x", std::iter::repeat_with(now).take(300));
+    let forbear = Forbear::start(&format!(
+        "[upstreams.api]\nurl = \"{}\"\nmax_wait = \"500ms\"\nretry.backoff = \"fixed\"\n\
+         retry.backoff_base = \"100ms\"\n",
+        api.url()
+    ));
+    let response = get(&forbear, "/api/x", "").await;
+    assert_eq!(response.status, 429);
+    let attempts: u32 = response.field("forbear-attempts").unwrap().parse().unwrap();
+    assert!((2..=6).contains(&attempts), "{attempts} attempts in half a second");
+}
