@@ -97,7 +97,7 @@ async fn go_on_is_not_said_before_the_attempt_is_under_way() {
     origin.until_received(0, "/first").await;
     let mut client = RawClient::connect(forbear.proxy()).await;
     client.send(post("/api/x", "Content-Length: 5\r\n")).await;
-    forbear.until("the second to wait", |forbear| forbear.metrics().contains("queue")).await;
+    forbear.until("the second to wait", |it| it.view("api").queued == 1).await;
     let early = tokio::time::timeout(std::time::Duration::from_millis(200), client.response());
     assert!(early.await.is_err(), "told to go on although nothing is dispatched");
     release.notify_one();
