@@ -68,7 +68,7 @@ struct Quota {
 
 /// Reads a response's fields. `now` is the wall time of receipt.
 ///
-/// A hint is given for refusals only (403, 429 and 5xx except 501 and 505): elsewhere
+/// A hint is given for refusals only (403, 408, 425, 429 and 5xx except 501 and 505): elsewhere
 /// `Retry-After` speaks of something else, and some CDNs put a 0 on everything. The quota is read
 /// from every response.
 pub fn read(status: u16, headers: &HeaderMap, now: WallTime) -> Reading {
@@ -78,7 +78,7 @@ pub fn read(status: u16, headers: &HeaderMap, now: WallTime) -> Reading {
     let quotas = if cached { Vec::new() } else { quotas(headers, clock) };
     let hint = match status {
         501 | 505 => None,
-        403 | 429 | 500..=599 => hint(headers, &quotas, clock),
+        403 | 408 | 425 | 429 | 500..=599 => hint(headers, &quotas, clock),
         _ => None,
     };
     Reading { hint, quota: binding(&quotas) }

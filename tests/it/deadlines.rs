@@ -179,3 +179,19 @@ async fn one_hint_parks_its_route_and_its_credential_and_nothing_else() {
     assert_eq!(world.ask("GET /api/echo", &other, b"").await.status, 200);
     assert_eq!(world.hits("/items/2"), 1);
 }
+
+#[tokio::test]
+async fn a_failure_that_names_a_time_is_not_repeated_before_it() {
+    for status in [408, 425, 500, 502, 503, 504] {
+        let world =
+            World::calm("[upstreams.api.retry]\nbackoff = \"fixed\"\nbackoff_base = \"1ms\"\n")
+                .await;
+        world.api.script("/items/1", [answer(status, &[("retry-after-ms", "200")], "")]);
+        let response = world.get("/api/items/1").await;
+        assert_eq!(response.status, 200, "{status}");
+        let log = world.api.log();
+        assert_eq!(log.len(), 2, "{status}");
+        let gap = log[1].at - log[0].at;
+        assert!(gap >= Duration::from_millis(199), "{status} was repeated after {gap:?}");
+    }
+}

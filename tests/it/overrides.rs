@@ -1,4 +1,4 @@
-//! Shadow mode decides and records, and does nothing; a person's word outranks a breaker's.
+//! Shadow mode learns and decides, and does nothing; a person's word outranks a breaker's.
 
 use crate::support::forbear::Forbear;
 use crate::support::raw::{RawClient, RawResponse};
@@ -8,7 +8,7 @@ use crate::support::world::{World, answer, problem, request};
 const BRITTLE: &str = "[upstreams.api.breaker]\nconsecutive_failures = 1\n";
 
 #[tokio::test]
-async fn shadow_mode_repeats_nothing_holds_nobody_and_records_what_it_would_have_done() {
+async fn shadow_mode_repeats_nothing_and_holds_nobody_and_still_learns() {
     let world = World::calm(&format!("mode = \"shadow\"\nin_flight_max = 1\n{BRITTLE}")).await;
     world.api.script("/items/1", [answer(429, &[("retry-after", "60")], "wait")]);
     let refused = world.get("/api/items/1").await;

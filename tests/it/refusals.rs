@@ -250,6 +250,18 @@ async fn an_upstreams_retry_after_is_only_ever_raised() {
 }
 
 #[tokio::test]
+async fn an_upstreams_longer_retry_after_stays_though_forbear_would_come_back_sooner() {
+    let rest = "[upstreams.api.retry]\nbackoff = \"fixed\"\nbackoff_base = \"2s\"\n";
+    let world = World::calm(rest).await;
+    for (status, path) in [(408, "/items/1"), (500, "/items/2")] {
+        world.api.script(path, [answer(status, &[("retry-after", "40")], "")]);
+        let response = world.ask(&format!("GET /api{path}"), &NO_WAIT, b"").await;
+        assert_eq!(response.status, status);
+        assert!((40..=42).contains(&retry_after(&response)), "{}", response.head);
+    }
+}
+
+#[tokio::test]
 async fn a_forbear_that_shuts_down_refuses_who_waits_and_who_comes_and_lets_the_rest_end() {
     // So short that the time to refuse has come at once.
     let world = World::calm("in_flight_max = 1\n[proxy]\ndrain_timeout = \"2s\"\n").await;

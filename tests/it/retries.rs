@@ -179,3 +179,20 @@ async fn a_response_that_has_begun_is_never_repeated_and_never_looks_complete() 
     assert!(matches!(end, End::Eof | End::Reset));
     assert_eq!(world.hits("/items/1"), 1);
 }
+
+#[tokio::test]
+async fn an_api_that_fails_for_good_is_hardly_asked_more_than_without_forbear() {
+    let world = World::calm(
+        "[upstreams.api.retry]\nbackoff = \"fixed\"\nbackoff_base = \"1ms\"\n\
+         [upstreams.api.breaker]\nconsecutive_failures = 0\nfailure_rate = \"off\"\n",
+    )
+    .await;
+    let mut last = String::new();
+    for _ in 0..60 {
+        let response = world.get("/api/status/500").await;
+        last = response.field("forbear-decision").unwrap().to_owned();
+    }
+    assert_eq!(last, "retry_budget_exhausted");
+    let seen = world.api.counters().requests;
+    assert!((61..=60 + 60 / 5 + 10).contains(&seen), "60 requests became {seen}");
+}

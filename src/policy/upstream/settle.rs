@@ -285,6 +285,9 @@ impl UpstreamPolicy {
             }
         };
         let not_before = self.rest(cx, ticket, kind, pause, retry, report);
+        // What is said of one request alone parks nobody else, but is obeyed all the same.
+        let told = outcome.reading.hint.filter(|_| outcome.class == Class::Transient);
+        let not_before = told.map_or(not_before, |hint| not_before.max(cx.now + hint.wait));
         self.schedule(cx, ticket, kind, not_before, retry, is_probe)
     }
 
