@@ -131,24 +131,27 @@ async fn until_ended(sidecar: &Sidecar, mut watch: Watch, signals: &mut Signals)
             _ = signals.terminate.recv() => return "SIGTERM",
             _ = signals.interrupt.recv() => return "SIGINT",
             () = sidecar.control().asked_to_quit() => return "asked through the admin API",
-            _ = signals.hangup.recv() => reload(sidecar, &mut watch),
-            () = sidecar.control().reloaded() => {
-                sidecar.set_timeouts(&sidecar.control().gateway().settings);
-            }
+            _ = signals.hangup.recv() => reload(sidecar),
+            () = sidecar.control().reloaded() => follow(sidecar, &mut watch),
             _ = looks.tick() => {
                 if watch.changed() {
-                    reload(sidecar, &mut watch);
+                    reload(sidecar);
                 }
             }
         }
     }
 }
 
-fn reload(sidecar: &Sidecar, watch: &mut Watch) {
+fn reload(sidecar: &Sidecar) {
     // Problems have been logged, each with its place and its fix.
-    if let Ok((_, Some(loaded))) = sidecar.control().reload_now() {
-        watch.follow(&loaded);
-    }
+    let _ = sidecar.control().reload_now();
+}
+
+/// After a reload, whoever asked for it.
+fn follow(sidecar: &Sidecar, watch: &mut Watch) {
+    let loaded = sidecar.control().loaded();
+    sidecar.set_timeouts(&loaded.settings);
+    watch.follow(&loaded);
 }
 
 fn start_child(
@@ -191,17 +194,15 @@ async fn with_child(
             _ = signals.interrupt.recv() => forward(Sig::INT),
             _ = signals.hangup.recv() => {
                 forward(Sig::HUP);
-                reload(sidecar, &mut watch);
+                reload(sidecar);
             }
             _ = signals.user1.recv() => forward(Sig::USR1),
             _ = signals.user2.recv() => forward(Sig::USR2),
             () = sidecar.control().asked_to_quit() => forward(Sig::TERM),
-            () = sidecar.control().reloaded() => {
-                sidecar.set_timeouts(&sidecar.control().gateway().settings);
-            }
+            () = sidecar.control().reloaded() => follow(sidecar, &mut watch),
             _ = looks.tick() => {
                 if watch.changed() {
-                    reload(sidecar, &mut watch);
+                    reload(sidecar);
                 }
             }
         }

@@ -62,8 +62,7 @@ pub struct Common {
     pub clock: Clock,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
-    /// New exchanges are refused.
-    pub draining: AtomicBool,
+    draining: AtomicBool,
     limits: Mutex<Limits>,
     states: Mutex<HashMap<UpstreamId, Weak<UpstreamState>>>,
     next_state: AtomicU32,
@@ -213,6 +212,15 @@ impl Common {
     pub fn salted(&self, bytes: &[u8]) -> u64 {
         // Zero is nobody.
         self.salt.hash_one(bytes).max(1)
+    }
+
+    /// Refuses new exchanges and those that wait, also at upstreams that a reload has removed.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        let states: Vec<_> = self.states().values().filter_map(Weak::upgrade).collect();
+        for state in states {
+            state.drain();
+        }
     }
 
     /// Whether new exchanges are refused.

@@ -4,7 +4,7 @@
 //! milliseconds, the `RateLimit` fields of all IETF drafts and the `X-RateLimit-*` families;
 //! fields of single vendors are not its business. Its input comes from the network: whatever the
 //! bytes, it never panics, it looks at a bounded number of them, and what it cannot read is as if
-//! it were not there. A wait is never made shorter than stated, except by [`WAIT_MAX`].
+//! it were not there. A wait is never made shorter than stated, except by `WAIT_MAX`.
 
 mod date;
 mod value;

@@ -22,9 +22,6 @@ pub struct UpstreamId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(u32);
 
-/// The limit of the whole process.
-const PROCESS: PoolId = PoolId(0);
-
 /// All pools of permits that are not one upstream's own.
 #[derive(Debug)]
 pub struct Limits {
@@ -65,7 +62,12 @@ pub struct PoolView {
     pub waiting: u32,
 }
 
+const PROCESS: PoolId = Limits::PROCESS;
+
 impl Limits {
+    /// The limit of the whole process.
+    pub const PROCESS: PoolId = PoolId(0);
+
     /// Empty pools for these settings.
     pub fn new(settings: &LimitSettings) -> Self {
         let mut limits = Self {
@@ -99,7 +101,8 @@ impl Limits {
         for key in settings.keys.iter().filter(|key| !key.pattern.contains('*')) {
             self.pool(&key.pattern.clone());
         }
-        let all: Vec<PoolId> = self.pools.keys().copied().collect();
+        let mut all: Vec<PoolId> = self.pools.keys().copied().collect();
+        all.sort_unstable();
         for id in all {
             self.give_turn(id);
         }
@@ -195,6 +198,7 @@ impl Limits {
     }
 
     /// One more exchange waits; refused when the process holds as many as it may.
+    #[expect(clippy::result_unit_err, reason = "there is one reason only")]
     pub fn enter_queue(&mut self) -> Result<(), ()> {
         if self.queued >= self.queue_max {
             return Err(());
@@ -324,95 +328,4 @@ fn is_declared(keys: &[KeySettings], name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits(in_flight_max: u32, keys: &[(&str, u32)]) -> Limits {
-        Limits::new(&LimitSettings {
-            in_flight_max,
-            queue_max: 10,
-            replay_memory_max: 0,
-            keys: keys
-                .iter()
-                .map(|(pattern, max)| KeySettings {
-                    pattern: (*pattern).into(),
-                    in_flight_max: *max,
-                })
-                .collect(),
-        })
-    }
-
-    const A: UpstreamId = UpstreamId(1);
-    const B: UpstreamId = UpstreamId(2);
-
-    #[test]
-    fn permits_are_taken_together_or_not_at_all() {
-        let mut limits = limits(10, &[("x", 1), ("y", 1)]);
-        let (x, y) = (limits.join("x").unwrap(), limits.join("y").unwrap());
-        assert_eq!(limits.try_take(A, &[x]), Ok(()));
-        assert_eq!(limits.try_take(B, &[y, x]), Err(x));
-        assert_eq!(limits.try_take(A, &[y]), Ok(()), "nothing of y was kept by the failed take");
-    }
-
-    #[test]
-    fn a_freed_permit_goes_to_the_upstream_that_waited_first() {
-        let mut limits = limits(1, &[]);
-        assert_eq!(limits.try_take(A, &[]), Ok(()));
-        assert!(limits.try_take(B, &[]).is_err());
-        limits.give_back(&[]);
-        assert_eq!(limits.take_turns(), [B]);
-        assert!(limits.try_take(A, &[]).is_err(), "a newcomer does not overtake");
-        assert_eq!(limits.try_take(B, &[]), Ok(()));
-    }
-
-    #[test]
-    fn a_waiter_that_withdraws_passes_its_turn_on() {
-        let mut limits = limits(1, &[]);
-        limits.try_take(A, &[]).unwrap();
-        let process = limits.try_take(B, &[]).unwrap_err();
-        limits.try_take(A, &[]).unwrap_err();
-        limits.give_back(&[]);
-        limits.take_turns();
-        limits.withdraw(B, process);
-        assert_eq!(limits.take_turns(), [A]);
-    }
-
-    #[test]
-    fn each_value_of_a_pattern_has_a_pool_of_its_own_and_the_longest_pattern_wins() {
-        let mut limits = limits(10, &[("tenant:*", 1), ("tenant:vip:*", 2)]);
-        let a = limits.join("tenant:a").unwrap();
-        let b = limits.join("tenant:b").unwrap();
-        assert_ne!(a, b);
-        assert_eq!(limits.try_take(A, &[a]), Ok(()));
-        assert_eq!(limits.try_take(A, &[b]), Ok(()));
-        assert_eq!(limits.try_take(A, &[a]), Err(a));
-        let vip = limits.join("tenant:vip:1").unwrap();
-        limits.try_take(B, &[vip]).unwrap();
-        assert_eq!(limits.try_take(B, &[vip]), Ok(()));
-        assert_eq!(limits.join("other"), None);
-    }
-
-    #[test]
-    fn the_table_of_keys_is_bounded_whatever_callers_send() {
-        let mut limits = limits(10, &[("t:*", 1)]);
-        for n in 0..2 * POOLS_MAX {
-            let id = limits.join(&format!("t:{n}")).unwrap();
-            limits.leave(id);
-        }
-        assert!(limits.view().len() <= POOLS_MAX + 2);
-    }
-
-    #[test]
-    fn a_raised_limit_gives_turns_at_once() {
-        let mut limits = limits(1, &[]);
-        limits.try_take(A, &[]).unwrap();
-        limits.try_take(B, &[]).unwrap_err();
-        limits.configure(&LimitSettings {
-            in_flight_max: 2,
-            queue_max: 10,
-            replay_memory_max: 0,
-            keys: Vec::new(),
-        });
-        assert_eq!(limits.take_turns(), [B]);
-    }
-}
+mod tests;

@@ -48,11 +48,12 @@ pub enum Place {
     House,
     /// A route's limit.
     Route(RouteId),
-    /// The limit of (route, credential): adaptive, or a canary that is out.
+    /// What the upstream said to (route, credential): looked at again when it says more, when an
+    /// attempt of that scope ends, and at the moment that it named.
     Scope(RouteId, CredentialId),
     /// A key, or the process.
     Pool(PoolId),
-    /// A moment: looked at again then, or when barriers change.
+    /// A barrier of more than one scope: looked at again at its moment, or when barriers change.
     Clock,
 }
 
@@ -69,6 +70,16 @@ pub struct Obstacle {
     pub why: Why,
 }
 
+impl Obstacle {
+    /// The moment before which it is certainly in the way.
+    pub fn known_end(&self) -> Option<MonoTime> {
+        match self.why {
+            Why::Breaker | Why::Cooldown | Why::Exhausted | Why::Pacing => self.until,
+            Why::Probe | Why::Capacity | Why::Pool(_) => None,
+        }
+    }
+}
+
 /// Why nobody can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -78,8 +89,9 @@ pub enum Why {
     Pool(PoolId),
     /// The breaker is open.
     Breaker,
-    /// The breaker's probe is out; how it ends, and when, nobody knows.
-    Probing,
+    /// The breaker is half-open, and the place of its probe is not free. It is over when the probe
+    /// is, most often long before its time.
+    Probe,
     /// The upstream named a time.
     Cooldown,
     /// … and it is hours away.
@@ -206,24 +218,35 @@ impl Line {
 
     /// The head of this ready lane met an obstacle. Says who has to hear of it: the head, which
     /// minds the clock, if its moment moved; and whoever cannot wait that long.
+    ///
+    /// A lane that was called because something became free, and now waits for something else,
+    /// hands the call on to the next one that waited there.
     pub fn park(&mut self, now: MonoTime, head: TicketId, obstacle: Obstacle) -> Vec<TicketId> {
         let mut affected = Vec::new();
         let Some(lane_id) = self.tickets.get(&head).copied() else {
             return affected;
         };
         self.ready.remove(&(head, lane_id));
+        let mut before = None;
         if let Some(lane) = self.lanes.get_mut(&lane_id) {
+            before = lane.obstacle.map(|before| before.place);
             lane.charge(now);
             lane.charged_to = obstacle.kind;
-            if let Some(until) = obstacle.until {
-                if lane.obstacle.and_then(|before| before.until) != Some(until) {
-                    affected.push(head);
-                }
+            let moved = lane.obstacle.and_then(|before| before.until) != obstacle.until;
+            if moved && obstacle.until.is_some() {
+                affected.push(head);
+            }
+            if let Some(until) = obstacle.known_end() {
                 let impatient = lane.patience.range(..(until, TicketId(0)));
                 affected.extend(impatient.map(|(_, id)| *id).filter(|id| *id != head));
             }
         }
         self.set(lane_id, obstacle);
+        if let Some(place @ (Place::Route(_) | Place::Pool(_))) = before
+            && place != obstacle.place
+        {
+            self.unpark_first(place);
+        }
         self.check();
         affected
     }
@@ -237,6 +260,22 @@ impl Line {
         self.lift(lane_id, Some(head));
         self.ready.insert((head, lane_id));
         true
+    }
+
+    /// As [`Self::unpark_first`], unless a lane that came before it is ready already.
+    pub fn unpark_older(&mut self, place: Place) -> bool {
+        let parked = self.parked.get(&place).and_then(BTreeSet::first);
+        let is_older = match (parked, self.ready.first()) {
+            (Some(parked), Some(ready)) => parked < ready,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        is_older && self.unpark_first(place)
+    }
+
+    /// Makes every lane parked at `place` ready.
+    pub fn unpark_place(&mut self, place: Place) {
+        while self.unpark_first(place) {}
     }
 
     /// Makes lanes ready whose moment has come.
@@ -277,11 +316,6 @@ impl Line {
     pub fn obstacle(&self, id: TicketId) -> Option<(Obstacle, bool)> {
         let lane = self.lanes.get(self.tickets.get(&id)?)?;
         Some((lane.obstacle?, lane.head() == Some(id)))
-    }
-
-    /// Whether the ticket stands in line.
-    pub fn contains(&self, id: TicketId) -> bool {
-        self.tickets.contains_key(&id)
     }
 
     /// Everybody, in no particular order.
@@ -360,3 +394,6 @@ impl Lane {
         self.charged_until = self.charged_until.max(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,16 +2,24 @@
 //! at once.
 //!
 //! A scope is a (route, credential), a credential, or the whole upstream. After a cooldown nobody
-//! rushes in: one canary goes first, then as many as the last cycle proved to fit, then one at a
-//! time, ever faster, until the upstream says no again. That costs one refused request per window
-//! of an API that says nothing about its limits, and none at one that does: where answers carry
-//! quota fields, what is left is known, and nothing is sent that would be refused.
+//! rushes in: one canary goes first, then as many as fitted the last time, then one after the
+//! other at the pace that was served on average, speeding up ever faster, until the upstream says
+//! no again. If it says no to the first beyond what fitted, it counts in windows: then most
+//! windows end when they are used up, and only every second, fourth, eighth … tries for more.
+//! Where answers carry quota fields, what is left is known, and nothing is sent that would be
+//! refused.
 
 use std::time::Duration;
 
 use super::adaptive::AdaptiveLimit;
-use super::outcome::{HintSource, QuotaReading, WaitKind};
+use super::outcome::{HintSource, WaitKind};
 use super::time::MonoTime;
+
+mod cycle;
+mod quota;
+
+use self::cycle::{Cycle, Phase};
+pub use self::quota::Quota;
 
 /// Added to a hint: one percent, at most this (never earlier than told).
 const MARGIN_MAX: Duration = Duration::from_secs(1);
@@ -19,25 +27,38 @@ const MARGIN_MAX: Duration = Duration::from_secs(1);
 const WHOLE_SECOND: Duration = Duration::from_secs(1);
 /// A scope that was never refused for this long after its last cooldown is free again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(600);
-/// Each success among the first sixteen of the careful phase shortens the pace by a hundredth, so
-/// that a bucket filled drop by drop is overdrawn about once in fifteen; after that the limit is
-/// plainly higher, and the pace drops by a tenth.
-const CAREFUL_SUCCESSES: u32 = 16;
-
+/// The n-th success in a row at a pace shortens it by n of these parts, at most a tenth. A bucket
+/// that is filled drop by drop is then overdrawn about once in thirty answers, and a limit that
+/// was raised tenfold is found within a hundred and fifty.
+const PACE_PARTS: u32 = 5000;
 /// The state of one scope.
 #[derive(Debug, Default)]
 pub struct Scope {
     cooldown: Option<Cooldown>,
     phase: Phase,
-    /// What fitted between the last two refusals, and how long that cycle was.
     learned: Option<Cycle>,
-    cycle_began: Option<MonoTime>,
-    good_in_cycle: u32,
+    /// The present cycle: from one opening to the next.
+    began: Option<MonoTime>,
+    good: u32,
+    /// Attempts since `out_since`, when the phase began, whose answer has not come.
+    out: u32,
+    out_since: MonoTime,
+    /// The same, of all cycles.
+    unanswered: u32,
+    /// The burst was measured by the last refusal; what is answered later still adds to it.
+    measuring: bool,
     last_refused: MonoTime,
     last_success: MonoTime,
-    refused_in_a_row: u32,
+    /// Pauses of our own in a row, without a success between them.
+    own_pauses: u32,
     in_flight: u32,
+    /// Attempts ever sent; each one's number is what this showed then.
+    sent: u64,
+    /// Attempts that may go and have not gone yet.
+    granted: u64,
     quota: Option<Quota>,
+    /// The last refusal came although the quota, if any was told, had something left.
+    quota_misleads: bool,
     /// The concurrency limit found from refusals without a hint.
     pub adaptive: AdaptiveLimit,
 }
@@ -55,36 +76,6 @@ pub struct Cooldown {
     pub source: Option<HintSource>,
     /// Hours away: a quota is used up.
     pub exhausted: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-enum Phase {
-    #[default]
-    Free,
-    /// One goes first.
-    Canary,
-    /// What fitted last time may go at once.
-    Allowance { left: u32 },
-    /// Beyond that, one after the other at a pace.
-    Careful { next: MonoTime, pace: Duration, successes: u32 },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Cycle {
-    fitted: u32,
-    length: Duration,
-}
-
-/// A quota as the upstream last described it, less what was sent since.
-#[derive(Clone, Copy, Debug)]
-pub struct Quota {
-    /// Requests per window, where told.
-    pub limit: Option<u64>,
-    /// What may still go; attempts in flight are taken off, since they may not be counted yet.
-    pub left: u64,
-    /// When it is renewed.
-    pub reset: Option<MonoTime>,
-    described_by: MonoTime,
 }
 
 /// Why nobody in this scope may go now.
@@ -109,7 +100,7 @@ impl Scope {
                     exhausted: cooldown.exhausted,
                 });
             }
-            self.reopen(&cooldown, now);
+            self.reopen(now);
         }
         self.check_quota(now)?;
         if let Some(limit) = self.adaptive.limit()
@@ -120,17 +111,37 @@ impl Scope {
         self.check_phase(now)
     }
 
-    /// An attempt goes.
+    /// An attempt may go.
     pub fn start(&mut self, now: MonoTime) {
         self.in_flight += 1;
-        self.cycle_began.get_or_insert(now);
-        if let Some(quota) = &mut self.quota {
-            quota.left = quota.left.saturating_sub(1);
-        }
+        self.out += 1;
+        self.unanswered += 1;
+        self.began.get_or_insert(now);
+        self.granted += 1;
         match &mut self.phase {
-            Phase::Free | Phase::Canary => {}
+            Phase::Free | Phase::Canary | Phase::UsedUp { .. } => {}
             Phase::Allowance { left } => *left = left.saturating_sub(1),
             Phase::Careful { next, pace, .. } => *next = now + *pace,
+        }
+    }
+
+    /// It goes. Says its number, by which its answer is known: upstreams count in this order.
+    pub fn send(&mut self) -> u64 {
+        self.granted = self.granted.saturating_sub(1);
+        self.sent += 1;
+        self.sent
+    }
+
+    /// It does not go after all.
+    pub fn take_back(&mut self) {
+        self.granted = self.granted.saturating_sub(1);
+    }
+
+    /// Whatever became of an attempt, it is no longer on its way; its body may still be.
+    pub fn answered(&mut self, sent: MonoTime) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+        if sent >= self.out_since {
+            self.out = self.out.saturating_sub(1);
         }
     }
 
@@ -138,36 +149,45 @@ impl Scope {
     pub fn end(&mut self) {
         // A scope may be younger than an attempt that ends in it.
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.unanswered = self.unanswered.min(self.in_flight);
+        self.out = self.out.min(self.in_flight);
     }
 
     /// An attempt of this scope was served.
     pub fn succeeded(&mut self, now: MonoTime, sent: MonoTime, in_flight_max: u32) {
         self.last_success = now;
-        self.refused_in_a_row = 0;
+        self.own_pauses = 0;
         self.adaptive.on_success(in_flight_max);
-        if self.cycle_began.is_none_or(|began| sent >= began) {
-            self.good_in_cycle = self.good_in_cycle.saturating_add(1);
-            if let (Some(_), Some(learned)) = (&self.cooldown, &mut self.learned) {
-                // Sent before the refusal, answered after it: it did fit.
-                learned.fitted = learned.fitted.max(self.good_in_cycle);
-            }
+        if let Some(learned) = &mut self.learned
+            && (learned.began..=learned.refused).contains(&sent)
+        {
+            // Sent before the refusal, answered after it: it did fit.
+            learned.served += 1;
+            learned.burst += u32::from(self.measuring);
         }
+        if self.cooldown.is_some() || !self.is_of_this_cycle(sent) {
+            return;
+        }
+        self.good = self.good.saturating_add(1);
         match &mut self.phase {
-            Phase::Canary if self.cooldown.is_none() => {
-                let fitted = self.learned.map_or(1, |cycle| cycle.fitted);
-                self.phase = Phase::Allowance { left: fitted.saturating_sub(1) };
+            Phase::Canary => {
+                let left = self.learned.map_or(0, |it| it.burst.saturating_sub(1));
+                self.phase = Phase::Allowance { left };
             }
-            Phase::Careful { pace, successes, .. } => {
+            Phase::Careful { pace, successes, .. } if sent >= self.out_since => {
                 *successes += 1;
-                let faster = if *successes > CAREFUL_SUCCESSES { 0.9 } else { 0.99 };
-                *pace = pace.mul_f64(faster);
+                let parts = (*successes).min(PACE_PARTS / 10);
+                *pace = *pace * (PACE_PARTS - parts) / PACE_PARTS;
                 if *successes >= 16 * in_flight_max.max(4) {
                     self.phase = Phase::Free;
                 }
             }
-            Phase::Free | Phase::Canary | Phase::Allowance { .. } => {}
+            Phase::Free
+            | Phase::Allowance { .. }
+            | Phase::UsedUp { .. }
+            | Phase::Careful { .. } => {}
         }
-        if self.cooldown.is_none() && now.since(self.last_refused) > RECOVERED_AFTER {
+        if now.since(self.last_refused) > RECOVERED_AFTER {
             self.phase = Phase::Free;
             self.learned = None;
         }
@@ -184,75 +204,46 @@ impl Scope {
         let whole =
             if source.is_some_and(HintSource::is_absolute) { WHOLE_SECOND } else { Duration::ZERO };
         let until = now + (wait + (wait / 100).min(MARGIN_MAX) + whole);
-        self.note_refusal(now);
+        self.last_refused = now;
         if self.cooldown.is_some_and(|cooldown| cooldown.until >= until) {
             return;
         }
         if self.cooldown.is_none() {
-            let began = self.cycle_began.unwrap_or(MonoTime::ZERO);
-            self.learned = Some(Cycle {
-                fitted: self.good_in_cycle.max(1),
-                length: until.since(began).max(Duration::from_millis(1)),
-            });
+            self.conclude(now, until);
         }
         self.cooldown = Some(Cooldown { until, received: now, wait, source, exhausted });
         self.quota = None;
     }
 
-    /// The upstream refused and named no time. True when others of the scope were served
-    /// meanwhile, so that only this exchange has to step back.
-    pub fn refused_without_hint(&mut self, now: MonoTime, sent: MonoTime, in_flight: u32) -> bool {
-        self.note_refusal(now);
+    /// The upstream refused and named no time. `None` when others of the scope are served, so that
+    /// only this exchange has to step back; else the number of the pause that the scope has to
+    /// make, counted from 1.
+    pub fn refused_without_hint(
+        &mut self,
+        now: MonoTime,
+        sent: MonoTime,
+        in_flight: u32,
+    ) -> Option<u32> {
+        self.last_refused = now;
         let others_are_served = self.last_success >= sent && self.last_success > MonoTime::ZERO;
         if others_are_served || self.in_flight > 1 {
             self.adaptive.on_refused(now, in_flight, sent);
-            return true;
+            return None;
         }
-        false
-    }
-
-    /// What the fields of an answer say about the quota. Older answers than the newest applied
-    /// (by the start of their requests) are ignored; so is a reset that moves backwards.
-    pub fn learn(&mut self, now: MonoTime, sent: MonoTime, reading: &QuotaReading) {
-        if self.quota.is_some_and(|quota| sent < quota.described_by) {
-            return;
-        }
-        let reset = reading.reset.map(|wait| now + (wait + (wait / 100).min(MARGIN_MAX)));
-        // The answered attempt is counted in `remaining`; whatever else is out may not be.
-        let others = u64::from(self.in_flight.saturating_sub(1));
-        self.quota = Some(Quota {
-            limit: reading.limit,
-            left: reading.remaining.saturating_sub(others),
-            reset,
-            described_by: sent,
-        });
-        // Told what is left, there is no need to feel for it.
-        if self.cooldown.is_none() && reading.remaining > 0 && !matches!(self.phase, Phase::Canary)
-        {
-            self.phase = Phase::Free;
-        }
+        self.own_pauses = self.own_pauses.saturating_add(1);
+        Some(self.own_pauses)
     }
 
     /// A person or a successful probe says that the pause is over.
-    pub fn clear(&mut self) {
+    pub fn clear(&mut self, now: MonoTime) {
         self.cooldown = None;
         self.quota = None;
-        self.phase = Phase::Canary;
+        self.begin_cycle(now, Phase::Canary);
     }
 
     /// The pause in force.
     pub fn cooldown(&self, now: MonoTime) -> Option<Cooldown> {
         self.cooldown.filter(|cooldown| now < cooldown.until)
-    }
-
-    /// The quota as last described.
-    pub fn quota(&self) -> Option<Quota> {
-        self.quota
-    }
-
-    /// How often in a row nothing but refusals came.
-    pub fn refused_in_a_row(&self) -> u32 {
-        self.refused_in_a_row
     }
 
     /// When it was last refused.
@@ -267,68 +258,27 @@ impl Scope {
 
     /// Whether nothing holds anybody back, now or soon.
     pub fn is_free(&self) -> bool {
-        self.cooldown.is_none() && self.quota.is_none() && matches!(self.phase, Phase::Free)
+        self.cooldown.is_none()
+            && self.quota.is_none()
+            && self.adaptive.limit().is_none()
+            && matches!(self.phase, Phase::Free)
     }
 
-    /// Whether it can be forgotten without forgetting anything.
+    /// Whether nobody would notice soon if it was forgotten: nothing is out, no pause is in force.
     pub fn is_idle(&self, now: MonoTime) -> bool {
         let quota_is_past = self.quota.is_none_or(|quota| quota.reset.is_none_or(|at| at <= now));
         self.in_flight == 0 && self.cooldown(now).is_none() && quota_is_past
     }
 
-    fn note_refusal(&mut self, now: MonoTime) {
-        self.last_refused = now;
-        self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
+    fn is_of_this_cycle(&self, sent: MonoTime) -> bool {
+        self.began.is_none_or(|began| sent >= began)
     }
 
-    fn reopen(&mut self, over: &Cooldown, now: MonoTime) {
+    fn reopen(&mut self, now: MonoTime) {
         self.cooldown = None;
-        self.phase = Phase::Canary;
-        self.cycle_began = Some(over.until.min(now));
-        self.good_in_cycle = 0;
-    }
-
-    fn check_quota(&mut self, now: MonoTime) -> Result<(), Closed> {
-        let Some(quota) = &mut self.quota else {
-            return Ok(());
-        };
-        if quota.reset.is_some_and(|at| at <= now) {
-            // A new window, not yet described: as many as it is known to hold, no more.
-            quota.reset = None;
-            quota.left = quota.limit.unwrap_or(1).max(1);
-        }
-        if quota.left > 0 {
-            return Ok(());
-        }
-        match quota.reset {
-            Some(at) => Err(Closed { until: Some(at), kind: WaitKind::Pacing, exhausted: false }),
-            // Nobody knows when it is renewed, so one after the other finds out.
-            None if self.in_flight > 0 => {
-                Err(Closed { until: None, kind: WaitKind::Pacing, exhausted: false })
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn check_phase(&mut self, now: MonoTime) -> Result<(), Closed> {
-        if let (Phase::Allowance { left: 0 }, Some(learned)) = (self.phase, self.learned) {
-            let pace = learned.length / learned.fitted.max(1);
-            self.phase = Phase::Careful { next: now, pace, successes: 0 };
-        }
-        match self.phase {
-            Phase::Canary if self.in_flight > 0 => {
-                Err(Closed { until: None, kind: WaitKind::Cooldown, exhausted: false })
-            }
-            Phase::Careful { next, successes, .. } => {
-                if self.in_flight > successes / CAREFUL_SUCCESSES {
-                    Err(Closed { until: None, kind: WaitKind::Pacing, exhausted: false })
-                } else if now < next {
-                    Err(Closed { until: Some(next), kind: WaitKind::Pacing, exhausted: false })
-                } else {
-                    Ok(())
-                }
-            }
-            Phase::Free | Phase::Canary | Phase::Allowance { .. } => Ok(()),
-        }
+        self.begin_cycle(now, Phase::Canary);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
 use crate::telemetry::story::{AttemptStory, Decision, Ending};
 use crate::transport::error::{SendError, SendErrorKind};
-use crate::transport::{self, BodyFault, ResponseBody, SendOptions};
+use crate::transport::{self, BodyFault, ReplayState, ResponseBody, SendOptions};
 
 /// A refused response is kept up to this size while its exchange waits; refusals are short. What
 /// is larger is not kept, and its connection is closed rather than read to the end.
@@ -60,12 +60,15 @@ pub(super) async fn run(
     keys: &Keys,
     teller: &mut Teller,
 ) -> Result<Relay, Rejection> {
+    if exchange.is_out_of_time() {
+        return Err(out_of_time());
+    }
     let mut place =
         Place::join(exchange, keys).map_err(|refusal| gate::rejection(exchange, refusal))?;
     let mut kept: Option<Kept> = None;
     let mut fresh = false;
     loop {
-        let (mut in_flight, waited) = match place.turn(exchange).await {
+        let (mut in_flight, before) = match place.turn(exchange).await {
             Ok(granted) => granted,
             Err(Stop::Broken(fault)) => return Err(broken_body(fault)),
             Err(Stop::Refused(refusal)) => {
@@ -76,18 +79,21 @@ pub(super) async fn run(
                 });
             }
         };
-        teller.story.waited.add(&waited);
+        teller.story.waited.add(&before.waited);
+        teller.story.shadow = teller.story.shadow.or(before.shadow);
         if exchange.is_out_of_time() {
-            return last_word(kept, Decision::DeadlineTooNear, None, teller, || {
-                Rejection::new(Code::Deadline, "The caller's deadline passed before a send.")
-            });
+            return last_word(kept, Decision::DeadlineTooNear, None, teller, out_of_time);
         }
         let clock = &exchange.gateway.common.clock;
         let sent_at = clock.now();
         let result = send(exchange, fresh).await;
+        // No further attempt can follow, so this counts a body once.
+        if exchange.body.state() == ReplayState::Streamed {
+            exchange.upstream.metrics.replay_unavailable.inc();
+        }
         let took = clock.now().since(sent_at);
         let outcome = judge(exchange, &result, took);
-        note_attempt(teller, &result, &outcome, took, waited);
+        note_attempt(teller, &result, &outcome, took, before.waited);
         let report = Report {
             outcome,
             exchange: exchange.number,
@@ -179,6 +185,11 @@ fn note_attempt(
         hint: outcome.reading.hint.map(|hint| (hint.source, hint.wait)),
         waited,
     });
+}
+
+/// The caller's time was over before anything could be sent.
+fn out_of_time() -> Rejection {
+    Rejection::new(Code::Deadline, "The caller's deadline passed before a send.")
 }
 
 /// Decision and, if it is known, when another request would be let through.

@@ -203,6 +203,7 @@ impl Teller {
                 bytes_down: 0,
                 took: Duration::ZERO,
                 streamed: Duration::ZERO,
+                shadow: None,
             },
             gateway: gateway.clone(),
             upstream: None,

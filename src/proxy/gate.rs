@@ -14,7 +14,7 @@ use super::reject::{Code, HintRecord, Rejection};
 use crate::gateway::upstream::UpstreamState;
 use crate::policy::limits::Limits;
 use crate::policy::line::{CredentialId, Needs, RouteId};
-use crate::policy::outcome::Waits;
+use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{
     Answer, Ask, Grant, Permit, Refusal, Report, RetryPlan, Sent, Ticket, Verdict,
@@ -52,7 +52,7 @@ impl Place {
     pub(super) async fn turn(
         &mut self,
         exchange: &Exchange<'_>,
-    ) -> Result<(InFlight, Waits), Stop> {
+    ) -> Result<(InFlight, Before), Stop> {
         let clock = exchange.gateway.common.clock;
         let Some(ticket) = &mut self.ticket else { return Err(Stop::Refused(Refusal::Draining)) };
         let mut reading = pin!(exchange.read_ahead());
@@ -88,7 +88,7 @@ impl Place {
 
     /// What a refused exchange waited at last.
     pub(super) fn waited(&self) -> Waits {
-        self.ticket.as_ref().map(Ticket::waited).unwrap_or_default()
+        self.ticket.as_ref().map(|ticket| *ticket.waited()).unwrap_or_default()
     }
 
     /// Back to the line; the place in flight must have been given back before.
@@ -111,6 +111,13 @@ impl Drop for Place {
     }
 }
 
+/// What came before an attempt.
+pub(super) struct Before {
+    pub(super) waited: Waits,
+    /// In shadow mode: what would have held it.
+    pub(super) shadow: Option<WaitKind>,
+}
+
 /// Why nothing is sent.
 pub(super) enum Stop {
     /// The policy refused.
@@ -128,10 +135,10 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    fn new(state: &Arc<UpstreamState>, grant: Grant) -> (Self, Waits) {
-        let waited = grant.waited;
+    fn new(state: &Arc<UpstreamState>, grant: Grant) -> (Self, Before) {
+        let before = Before { waited: grant.waited, shadow: grant.shadow };
         let (sent, permit) = grant.split();
-        (Self { state: state.clone(), sent: Some(sent), permit: Some(permit) }, waited)
+        (Self { state: state.clone(), sent: Some(sent), permit: Some(permit) }, before)
     }
 }
 

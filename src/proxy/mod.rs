@@ -1,8 +1,8 @@
 //! The life of one exchange.
 //!
-//! [`Proxy::handle`] has the steps as its paragraphs: check the head, find the route, read what
-//! the client says, wait for the turn and send ([`attempts`]), relay. Every answer that forbear
-//! gives itself leaves through [`Proxy::refuse`], which sees to what the client still sends.
+//! `handle` has the steps as its paragraphs: check the head, find the route, read what
+//! the client says, wait for the turn and send (`attempts`), relay. Every answer that forbear
+//! gives itself leaves through `refuse`, which sees to what the client still sends.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;

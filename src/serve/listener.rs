@@ -24,6 +24,9 @@ use super::{Exchanges, ListenerId};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// There is room again once this part of the places is free.
+const ROOM_AGAIN: usize = 8;
+
 /// Accepts until told to stop, then stays until told to abort or the last connection has gone.
 pub(super) async fn serve<E: Exchanges>(
     listeners: Vec<(ListenerId, TcpListener)>,
@@ -33,7 +36,7 @@ pub(super) async fn serve<E: Exchanges>(
     let places = Arc::new(Semaphore::new(connections_max));
     let mut orders = host.orders.clone();
     tokio::select! {
-        () = accept_loop(&listeners, &places, &mut host) => {}
+        () = accept_loop(&listeners, &places, connections_max, &mut host) => {}
         _ = orders.wait_for(|orders| orders.accept == Accept::No) => {}
     }
     drop(listeners);
@@ -48,13 +51,25 @@ pub(super) async fn serve<E: Exchanges>(
 async fn accept_loop<E: Exchanges>(
     listeners: &[(ListenerId, TcpListener)],
     places: &Arc<Semaphore>,
+    connections_max: usize,
     host: &mut Host<E>,
 ) {
     let mut pause = PAUSE_MIN;
     let mut turn = 0;
+    let mut was_full = false;
     // The semaphore is never closed.
     while let Ok(place) = Arc::clone(places).acquire_owned().await {
         turn += 1;
+        let free = places.available_permits();
+        if free == 0 && !was_full {
+            tracing::warn!(
+                "as many connections as this worker's share of proxy.connections_max permits; \
+                 further ones wait until one closes"
+            );
+        }
+        // Said again only after there was room for a while, or a full forbear would say it at each
+        // connection.
+        was_full = free == 0 || (was_full && free < connections_max.div_ceil(ROOM_AGAIN));
         match accept_any(listeners, turn).await {
             Ok((index, id, socket, peer)) => {
                 pause = PAUSE_MIN;

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::admin::auth::Access;
 use crate::admin::backend::{Backend, ControlError, ForceBreaker, ForcedState, Reload};
-use crate::config::{self, EffectiveValue, Loaded};
+use crate::config::{self, Loaded};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
 use crate::policy::breaker::Force;
@@ -23,18 +23,6 @@ use crate::telemetry::view::{
 };
 use crate::telemetry::writer::LogWriter;
 
-/// A configuration as it was read: every value with its origin, secrets as `***`.
-pub(super) struct InForce {
-    content_hash: u64,
-    effective: Vec<EffectiveValue>,
-}
-
-impl InForce {
-    pub(super) fn of(loaded: &Loaded) -> Self {
-        Self { content_hash: loaded.content_hash, effective: loaded.effective.clone() }
-    }
-}
-
 /// The handle of a running forbear.
 pub struct Control {
     live: Live,
@@ -46,7 +34,7 @@ pub struct Control {
     draining: AtomicBool,
     quit: Notify,
     /// One reload at a time; what is in force, as it was read.
-    in_force: Mutex<InForce>,
+    in_force: Mutex<Arc<Loaded>>,
     /// Set by a reload, for whoever owns the listeners.
     reloaded: Notify,
 }
@@ -59,7 +47,7 @@ impl Control {
         access: Arc<Access>,
         load: Arc<Load>,
         listeners: Vec<(ListenerId, SocketAddr)>,
-        in_force: InForce,
+        in_force: Loaded,
     ) -> Self {
         let content_hash = in_force.content_hash;
         let control = Self {
@@ -71,7 +59,7 @@ impl Control {
             listeners,
             draining: AtomicBool::new(false),
             quit: Notify::new(),
-            in_force: Mutex::new(in_force),
+            in_force: Mutex::new(Arc::new(in_force)),
             reloaded: Notify::new(),
         };
         let common = &control.gateway().common;
@@ -87,6 +75,11 @@ impl Control {
     /// Until somebody asks for the end through the admin API.
     pub async fn asked_to_quit(&self) {
         self.quit.notified().await;
+    }
+
+    /// The configuration in force, as it was read.
+    pub fn loaded(&self) -> Arc<Loaded> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Until a reload changed something.
@@ -110,7 +103,7 @@ impl Control {
     /// # Errors
     ///
     /// One sentence per problem; the old configuration goes on.
-    pub fn reload_now(&self) -> Result<(ReloadReport, Option<Loaded>), Vec<String>> {
+    pub fn reload_now(&self) -> Result<ReloadReport, Vec<String>> {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         let gateway = self.gateway();
         let refused = |problems: Vec<String>| {
@@ -126,9 +119,15 @@ impl Control {
         };
         let loaded = config::load(path, &config::process_environment)
             .map_err(|problems| refused(problems.0.iter().map(ToString::to_string).collect()))?;
-        let report = |changes| ReloadReport { changes, hash: printed(loaded.content_hash) };
+        let hash = printed(loaded.content_hash);
+        let applied = |changes| {
+            let common = &gateway.common;
+            common.metrics.config_applied(&hash, common.clock.wall());
+            ReloadReport { changes, hash: hash.clone() }
+        };
         if loaded.content_hash == in_force.content_hash {
-            return Ok((report(Vec::new()), None));
+            tracing::info!("configuration read again; it is the one in force");
+            return Ok(applied(Vec::new()));
         }
         let changes = config::reload::diff(&gateway.settings, &loaded.settings);
         if !changes.restart_needed.is_empty() {
@@ -143,14 +142,16 @@ impl Control {
         next.enforce();
         self.live.store(Arc::new(next));
         self.access.set_token(settings.admin.token.clone());
-        *in_force = InForce::of(&loaded);
-        let metrics = &gateway.common.metrics;
-        metrics.config_applied(&printed(in_force.content_hash), gateway.common.clock.wall());
-        metrics.retain(&settings);
+        gateway.common.metrics.retain(&settings);
+        for warning in &loaded.warnings {
+            tracing::warn!(warning = warning.to_string(), "configuration");
+        }
         tracing::info!(changes = changes.lines.join("; "), "configuration applied");
         self.tell(EventKind::Config, format!("applied: {}", changes.lines.join("; ")));
+        let report = applied(changes.lines);
+        *in_force = Arc::new(loaded);
         self.reloaded.notify_one();
-        Ok((report(changes.lines), Some(loaded)))
+        Ok(report)
     }
 
     fn tell(&self, kind: EventKind, detail: String) {
@@ -181,7 +182,7 @@ impl Backend for Control {
     }
 
     fn config(&self) -> serde_json::Value {
-        let in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_force = self.loaded();
         serde_json::json!({
             "file": self.config,
             "hash": printed(in_force.content_hash),
@@ -276,10 +277,7 @@ impl Backend for Control {
 
     fn reload(&self) -> Reload<'_> {
         Box::pin(async {
-            let result = self.reload_now();
-            result
-                .map(|(report, _)| report)
-                .map_err(|problems| ControlError::ReloadRefused { problems })
+            self.reload_now().map_err(|problems| ControlError::ReloadRefused { problems })
         })
     }
 

@@ -9,7 +9,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -34,9 +33,9 @@ use crate::telemetry::access::AccessLogger;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LogWriter;
 
-/// Before the end of the drain time, what still waits is refused this early, so that what is in
-/// flight gets the rest.
-const REFUSE_BEFORE_END: Duration = Duration::from_secs(5);
+/// What still waits is refused when this part of the drain time is left (5 s of the usual 25 s), so
+/// that what is in flight gets the rest.
+const REFUSE_AT_LAST: u32 = 5;
 /// After a last answer its connection may linger so long.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -89,8 +88,7 @@ impl Sidecar {
         metrics: Arc<Metrics>,
         log: LogWriter,
     ) -> Result<Self, StartError> {
-        let in_force = control::InForce::of(&loaded);
-        let settings = Arc::new(loaded.settings);
+        let settings = Arc::new(loaded.settings.clone());
         let common = Common::new(Clock::start(), metrics, &settings);
         let access = AccessLogger::new(settings.log, log.clone());
         let gateway = Gateway::build(settings.clone(), access, &common, None)?;
@@ -111,7 +109,7 @@ impl Sidecar {
             guard.clone(),
             running.load().clone(),
             running.addresses().to_vec(),
-            in_force,
+            loaded,
         ));
         let admin_address = admin.local_addr()?;
         let metrics_address = read_only.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -172,10 +170,10 @@ impl Sidecar {
         let common = self.control.gateway().common.clone();
         self.control.begin_draining();
         let load = self.running.load().clone();
-        let clock = common.clock;
+        let clock = &common.clock;
         let end = clock.now() + settings.proxy.drain_timeout;
-        let refuse_at =
-            clock.now() + settings.proxy.drain_timeout.saturating_sub(REFUSE_BEFORE_END);
+        let last = settings.proxy.drain_timeout / REFUSE_AT_LAST;
+        let refuse_at = clock.now() + settings.proxy.drain_timeout.saturating_sub(last);
         let orderly = async {
             let idle = async {
                 loop {
@@ -191,10 +189,7 @@ impl Sidecar {
                 () = idle => {}
                 () = clock.sleep_until(refuse_at) => {}
             }
-            common.draining.store(true, Ordering::Release);
-            for upstream in &self.control.gateway().upstreams {
-                upstream.state.drain();
-            }
+            common.drain();
             self.running.drain();
             tokio::select! {
                 () = load.without_connections() => {}

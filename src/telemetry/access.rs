@@ -71,7 +71,7 @@ fn text(fields: &Value) -> String {
 }
 
 /// Most interesting first.
-const TEXT_ORDER: [&str; 17] = [
+const TEXT_ORDER: [&str; 18] = [
     "time",
     "status",
     "outcome",
@@ -82,6 +82,7 @@ const TEXT_ORDER: [&str; 17] = [
     "route",
     "duration_ms",
     "waited_ms",
+    "shadow",
     "attempts",
     "keys",
     "flow",
@@ -110,6 +111,9 @@ struct Line<'a> {
     attempts: Vec<Attempt>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     waited_ms: BTreeMap<&'static str, u64>,
+    /// What would have held it, where a route only records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     keys: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,6 +155,7 @@ impl<'a> Line<'a> {
             decision: story.decision.name(),
             attempts: story.attempts.iter().map(Attempt::of).collect(),
             waited_ms: waited(&story.waited),
+            shadow: story.shadow.map(WaitKind::name),
             keys: story.keys.iter().map(AsRef::as_ref).collect(),
             flow: story.flow.as_deref(),
             run: story.run.as_deref(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::outcome::{Class, HintSource, Sent, Waits};
+use crate::policy::outcome::{Class, HintSource, Sent, WaitKind, Waits};
 use crate::policy::time::WallTime;
 
 /// One exchange from its head to its last byte.
@@ -32,6 +32,8 @@ pub struct Story {
     pub attempts: Vec<AttemptStory>,
     /// Deliberate waits.
     pub waited: Waits,
+    /// In shadow mode: what would have held it, had decisions been carried out.
+    pub shadow: Option<WaitKind>,
     /// What forbear did about it.
     pub decision: Decision,
     /// Status given to the client; 0 if it left before.

@@ -128,6 +128,7 @@ fn recovered() -> Story {
         bytes_down: 812,
         took: ms(4353),
         streamed: ms(0),
+        shadow: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! One attempt's bytes towards an upstream; knows nothing of policy.
 //!
 //! [`send`] takes a request and gives the head of a response with its streaming body, or a
-//! [`SendError`](error::SendError) that says what failed and whether anything was sent. It never
+//! [`SendError`] that says what failed and whether anything was sent. It never
 //! repeats a request that may have left this process: the only thing it does on its own is to
 //! take another connection when a pooled one turned out to be closed before it took the request.
 //!

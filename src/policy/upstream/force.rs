@@ -38,9 +38,9 @@ impl UpstreamPolicy {
             Some(name) => {
                 let own = self.routes.iter_mut().find(|route| *route.name == *name);
                 let Some((route, breaker)) = own.and_then(|route| {
-                    let name = route.name.clone();
-                    route.forced.clone_from(&forced);
-                    Some((name, route.breaker.as_mut()?))
+                    let breaker = route.breaker.as_mut()?;
+                    route.forced = forced;
+                    Some((route.name.clone(), breaker))
                 }) else {
                     return false;
                 };
@@ -66,15 +66,17 @@ impl UpstreamPolicy {
         let mut cleared = 0;
         let narrow = self.scopes.iter_mut().filter(|((id, _), _)| is_meant(*id));
         for scope in narrow.map(|(_, scope)| scope) {
-            if scope.cooldown(now).is_some() || scope.quota().is_some_and(|quota| quota.left == 0) {
-                scope.clear();
+            if scope.cooldown(now).is_some()
+                || scope.quota().is_some_and(|quota| scope.left(&quota) == 0)
+            {
+                scope.clear(now);
                 cleared += 1;
             }
         }
         if route.is_none() {
             let wide = self.credentials.values_mut().chain(std::iter::once(&mut self.whole));
             for scope in wide.filter(|scope| scope.cooldown(now).is_some()) {
-                scope.clear();
+                scope.clear(now);
                 cleared += 1;
             }
         }

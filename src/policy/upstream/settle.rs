@@ -6,12 +6,15 @@
 
 use std::time::Duration;
 
-use super::{Context, Event, Permit, Rest, Sent, Ticket, UpstreamPolicy, route_settings};
+use super::{
+    Context, Event, GiveUp, Permit, Report, Rest, RetryPlan, Sent, Ticket, UpstreamPolicy, Verdict,
+    route_settings,
+};
 use crate::policy::backoff;
-use crate::policy::breaker::CircuitName;
-use crate::policy::line::Why;
-use crate::policy::outcome::{Class, HintSource, Outcome};
-use crate::policy::retry::{self, RepeatKind, Replay, RetryAsk, RetryMode};
+use crate::policy::breaker::{Admission, CircuitName};
+use crate::policy::line::Place;
+use crate::policy::outcome::{Class, HintSource, Outcome, Sent as OutcomeSent};
+use crate::policy::retry::{self, RepeatKind, RetryAsk};
 use crate::policy::settings::{Mode, RetrySettings};
 use crate::policy::time::{Draw, MonoTime};
 
@@ -21,63 +24,6 @@ const ESCALATION_WINDOW: Duration = Duration::from_secs(10);
 /// A shorter hint says "refused" and not "when": several APIs send `Retry-After: 0` with every 429.
 /// Since refusals use up no attempts, obeying it to the letter would be a storm.
 const SAID_WHEN_MIN: Duration = Duration::from_millis(100);
-
-/// What the adapter saw of one attempt.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Decided by the classifier.
-    pub outcome: Outcome,
-    /// Differs between exchanges; for a streak "from at least two".
-    pub exchange: u64,
-    /// From sending to the head or the failure.
-    pub took: Duration,
-    /// Whether the body can be sent again.
-    pub replay: Replay,
-    /// The caller's own word.
-    pub retry_mode: RetryMode,
-    /// For the breaker's jitter and the backoff.
-    pub draws: [Draw; 2],
-}
-
-/// What becomes of the exchange.
-#[derive(Debug)]
-pub enum Verdict {
-    /// Give the answer to the client; it is what was wanted, or the client's own fault.
-    Relay,
-    /// It is a failure, and there is no further attempt.
-    GiveUp(GiveUp),
-    /// Discard it and go back to the line.
-    Retry(RetryPlan),
-}
-
-/// Why a failure is given to the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GiveUp {
-    /// A repeat would not be safe, not help, or is not wanted.
-    NotRetryable,
-    /// All attempts were used.
-    AttemptsSpent,
-    /// The body cannot be sent again.
-    BodyNotReplayable,
-    /// Retries are too large a share of the traffic.
-    BudgetSpent,
-    /// The next attempt would be later than the exchange may be held.
-    DeadlineTooNear {
-        /// When it could go.
-        at: MonoTime,
-    },
-}
-
-/// The next attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryPlan {
-    /// The exchange's own pause; cooldowns and the breaker are asked in line.
-    pub not_before: MonoTime,
-    /// Not over a pooled connection.
-    pub fresh: bool,
-    /// Why it is permitted.
-    pub kind: RepeatKind,
-}
 
 impl UpstreamPolicy {
     /// Hears how an attempt ended, and decides what follows.
@@ -89,11 +35,13 @@ impl UpstreamPolicy {
         permit: &Permit,
         report: &Report,
     ) -> Verdict {
-        let is_probe = sent.admission.as_ref().is_some_and(|admission| admission.is_probe());
-        let sent_at = sent.at;
+        let is_probe = sent.admission.as_ref().is_some_and(Admission::is_probe);
+        let (sent_at, number) = (sent.at, sent.number);
         let in_flight = sent.in_flight;
         self.tell_breaker(cx, sent, permit, report);
+        self.answered(permit, sent_at);
         let pause = self.tell_scopes(cx, permit, report, sent_at, in_flight);
+        self.tell_quota(cx, permit, &report.outcome, number);
         let verdict = self.decide(cx, ticket, report, pause, is_probe);
         self.pump(cx);
         verdict
@@ -103,6 +51,7 @@ impl UpstreamPolicy {
     pub fn rejoin(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket, plan: RetryPlan) {
         ticket.waiting_since = cx.now;
         if plan.not_before > cx.now {
+            self.resting.insert(ticket.id);
             ticket.resting = Some(Rest { since: cx.now, until: plan.not_before });
         } else {
             self.reenter(cx, ticket);
@@ -111,7 +60,7 @@ impl UpstreamPolicy {
     }
 
     fn tell_breaker(&mut self, cx: &mut Context<'_>, sent: Sent, permit: &Permit, report: &Report) {
-        let Some(admission) = sent.admission else {
+        let Some(admission) = self.admission(sent, permit) else {
             return;
         };
         let is_probe = admission.is_probe();
@@ -149,8 +98,11 @@ impl UpstreamPolicy {
             let name = self.breaker_name(permit.route);
             self.events.push(Event::Breaker(name, transition));
         }
+        let slowly = self.breaker_of(cx.cfg, permit.route).1.in_flight_cap(cx.now);
         if transition.is_some() || is_probe {
             self.line.unpark_all();
+        } else if slowly.is_some() {
+            self.line.unpark_place(Place::Route(permit.route));
         }
     }
 
@@ -198,12 +150,19 @@ impl UpstreamPolicy {
             }
             Class::TimedOut | Class::Stale | Class::Client => {}
         }
-        if let Some(quota) = &outcome.reading.quota
-            && let Some(scope) = self.scopes.get_mut(&permit.scope)
-        {
-            scope.learn(cx.now, sent_at, quota);
-        }
         pause
+    }
+
+    fn tell_quota(&mut self, cx: &Context<'_>, permit: &Permit, outcome: &Outcome, number: u64) {
+        let answered = outcome.sent == OutcomeSent::Answered;
+        let refused = matches!(outcome.class, Class::Throttled | Class::Exhausted);
+        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
+            match &outcome.reading.quota {
+                Some(quota) => scope.learn(cx.now, number, quota, refused),
+                None if answered => scope.not_described(refused),
+                None => {}
+            }
+        }
     }
 
     fn tell_success(&mut self, cx: &Context<'_>, permit: &Permit, sent_at: MonoTime) {
@@ -213,11 +172,7 @@ impl UpstreamPolicy {
             scope.succeeded(cx.now, sent_at, max);
         }
         if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            let was_free = scope.is_free();
             scope.succeeded(cx.now, sent_at, max);
-            if !was_free {
-                self.line.unpark_all();
-            }
         }
     }
 
@@ -232,10 +187,10 @@ impl UpstreamPolicy {
         let Some(scope) = self.scopes.get_mut(&permit.scope) else {
             return Pause::Backoff;
         };
-        if scope.refused_without_hint(cx.now, sent_at, in_flight) {
+        let Some(nth) = scope.refused_without_hint(cx.now, sent_at, in_flight) else {
             return Pause::Backoff;
-        }
-        let wait = backoff::refused_delay(scope.refused_in_a_row(), draw);
+        };
+        let wait = backoff::refused_delay(nth, draw);
         scope.cool_down(cx.now, wait, None, false);
         self.tightened += 1;
         self.line.unpark_all();
@@ -301,7 +256,7 @@ impl UpstreamPolicy {
         let retry = &route.retry;
         let uncounted = match outcome.class {
             Class::Throttled | Class::Exhausted => !retry.throttled_counts,
-            Class::Stale => true,
+            Class::Stale => !ticket.used_once,
             Class::Ok
             | Class::Permanent
             | Class::Credential
@@ -389,8 +344,8 @@ impl UpstreamPolicy {
                     return Verdict::GiveUp(GiveUp::BudgetSpent);
                 }
             }
-            RepeatKind::Once => ticket.used_once = true,
-            RepeatKind::Refused | RepeatKind::Stale => {}
+            RepeatKind::Once | RepeatKind::Stale => ticket.used_once = true,
+            RepeatKind::Refused => {}
         }
         let fresh = matches!(kind, RepeatKind::Once | RepeatKind::Stale);
         Verdict::Retry(RetryPlan { not_before, fresh, kind })
@@ -400,8 +355,7 @@ impl UpstreamPolicy {
     fn opens_at(&mut self, cx: &Context<'_>, ticket: &Ticket) -> MonoTime {
         match self.check_barriers(cx, &ticket.needs) {
             Ok(()) => cx.now,
-            Err(obstacle) if obstacle.why == Why::Probing => cx.now,
-            Err(obstacle) => obstacle.until.unwrap_or(cx.now),
+            Err(obstacle) => obstacle.known_end().unwrap_or(cx.now),
         }
     }
 }

@@ -150,7 +150,7 @@ impl UpstreamPolicy {
                 Some(QuotaImage {
                     scope: self.scope_name(*key),
                     limit: quota.limit,
-                    remaining: quota.left,
+                    remaining: scope.left(&quota),
                     reset: quota.reset,
                 })
             })

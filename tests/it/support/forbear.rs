@@ -15,18 +15,23 @@ pub(crate) struct Forbear {
     sidecar: Sidecar,
 }
 
+/// The configuration with free loopback ports for the proxy and the admin listener.
+pub(crate) fn with_free_ports(configuration: &str) -> String {
+    let mut text = configuration.to_owned();
+    for table in ["proxy", "admin"] {
+        let listen = "listen = \"127.0.0.1:0\"\n";
+        match text.find(&format!("[{table}]\n")) {
+            Some(at) => text.insert_str(at + table.len() + 3, listen),
+            None => text.push_str(&format!("\n[{table}]\n{listen}")),
+        }
+    }
+    text
+}
+
 impl Forbear {
     /// Starts with this configuration, to which free loopback ports are added.
     pub(crate) fn start(configuration: &str) -> Self {
-        let mut text = configuration.to_owned();
-        for table in ["proxy", "admin"] {
-            let listen = "listen = \"127.0.0.1:0\"\n";
-            match text.find(&format!("[{table}]\n")) {
-                Some(at) => text.insert_str(at + table.len() + 3, listen),
-                None => text.push_str(&format!("\n[{table}]\n{listen}")),
-            }
-        }
-        let loaded = config::load_str(&text, "test.toml", &|_| None)
+        let loaded = config::load_str(&with_free_ports(configuration), "test.toml", &|_| None)
             .unwrap_or_else(|problems| panic!("{problems}"));
         let metrics = Arc::new(Metrics::new());
         let log = LogWriter::start(std::io::sink(), metrics.log_lines_dropped.clone()).unwrap();

@@ -11,7 +11,7 @@ mod origin;
 
 use std::time::Duration;
 
-pub(crate) use client::{RawClient, RawResponse};
+pub(crate) use client::{RawClient, RawResponse, parse_fields};
 pub(crate) use origin::{Move, RawOrigin};
 
 /// Longest wait for anything: enough for a busy machine, short enough to be noticed.
@@ -32,7 +32,7 @@ pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_| panic!("waited {DEADLINE:?} in vain for {what}"))
 }
 
-fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
+pub(crate) fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
     bytes.windows(text.len().max(1)).position(|window| window == text)
 }
 

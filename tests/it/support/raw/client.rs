@@ -199,7 +199,7 @@ fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     fields.iter().find(|(it, _)| it.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-fn parse_fields<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
+pub(crate) fn parse_fields<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
     let split = |line: &str| {
         let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no field: {line:?}"));
         (name.to_owned(), value.trim().to_owned())

@@ -1,0 +1,306 @@
+//! How an attempt starts and how its place is given back: circuit, cooldowns, quota and permits, all
+//! of them or none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ticket::collect;
+use super::{
+    Context, Event, Grant, Permit, SCOPES_MAX, Sent, Ticket, UpstreamPolicy, route_settings,
+};
+use crate::policy::breaker::{Admission, Breaker, Held};
+use crate::policy::limits::{Limits, PoolId};
+use crate::policy::line::{CredentialId, Needs, Obstacle, Place, RouteId, Why};
+use crate::policy::outcome::{WaitKind, Waits};
+use crate::policy::scope::{Closed, Scope};
+use crate::policy::settings::{BreakerSettings, Mode, UpstreamSettings};
+use crate::policy::time::MonoTime;
+
+/// A probe is lost when it is out for longer.
+const PROBE_LEASE: Duration = Duration::from_secs(30);
+
+/// Slow start ends by time, too, and nobody may be there to notice: whoever waits for it looks
+/// again this often.
+const SLOW_START_LOOK: Duration = Duration::from_secs(1);
+
+impl UpstreamPolicy {
+    /// Takes circuit, cooldown, quota and permits, or nothing.
+    pub(super) fn start(&mut self, cx: &mut Context<'_>, needs: &Needs) -> Result<Grant, Obstacle> {
+        let is_shadow = route_settings(cx.cfg, &self.routes, needs.route)
+            .is_some_and(|settings| settings.mode == Mode::Shadow);
+        let mut shadow = None;
+        let mut in_pools = true;
+        if let Err(obstacle) = self.check(cx, needs) {
+            if !is_shadow {
+                return Err(obstacle);
+            }
+            shadow = Some(obstacle.kind);
+        }
+        if let Err(pool) = cx.limits.try_take(self.id, &needs.pools) {
+            if !is_shadow {
+                self.awaited.insert(pool);
+                return Err(Obstacle {
+                    place: Place::Pool(pool),
+                    until: None,
+                    kind: WaitKind::Queue,
+                    why: Why::Pool(pool),
+                });
+            }
+            if !self.line.is_parked_at(Place::Pool(pool)) {
+                cx.limits.withdraw(self.id, pool);
+            }
+            in_pools = false;
+            shadow = shadow.or(Some(WaitKind::Queue));
+        }
+        let (settings, breaker) = self.breaker_of(cx.cfg, needs.route);
+        let admission = breaker.admit(settings, cx.now, needs.safety, PROBE_LEASE).ok();
+        debug_assert!(admission.is_some() || is_shadow, "checked under the same lock");
+        self.in_flight += 1;
+        if let Some(route) = self.route(needs.route) {
+            route.in_flight += 1;
+        }
+        let now = cx.now;
+        self.whole.start(now);
+        if let Some(scope) = self.credentials.get_mut(&needs.credential) {
+            scope.start(now);
+        }
+        let (key, scope) = self.scope(now, needs.route, needs.credential);
+        scope.start(now);
+        let in_flight = scope.in_flight();
+        Ok(Grant {
+            admission,
+            permit: Permit {
+                route: needs.route,
+                credential: needs.credential,
+                scope: key,
+                pools: needs.pools.clone(),
+                in_pools,
+            },
+            sent_at: now,
+            in_flight,
+            number: 0,
+            own_breaker: self.has_own_breaker(needs.route),
+            tightened: self.tightened,
+            waited: Waits::default(),
+            shadow,
+        })
+    }
+
+    /// What is in the way, shared limits aside.
+    pub(super) fn check(&mut self, cx: &Context<'_>, needs: &Needs) -> Result<(), Obstacle> {
+        self.check_barriers(cx, needs)?;
+        let capacity = |place, slow_start: Option<u32>| Obstacle {
+            place,
+            until: slow_start.map(|_| cx.now + SLOW_START_LOOK),
+            kind: WaitKind::Queue,
+            why: Why::Capacity,
+        };
+        if self.in_flight >= self.house(cx) {
+            let slow_start = self.breaker.in_flight_cap(cx.now);
+            return Err(capacity(Place::House, slow_start));
+        }
+        let limit = route_settings(cx.cfg, &self.routes, needs.route)
+            .and_then(|settings| settings.in_flight_max);
+        let now = cx.now;
+        if let Some(route) = self.route(needs.route) {
+            let slow_start = route.breaker.as_mut().and_then(|breaker| breaker.in_flight_cap(now));
+            let limit = limit.unwrap_or(u32::MAX).min(slow_start.unwrap_or(u32::MAX));
+            if route.in_flight >= limit {
+                return Err(capacity(Place::Route(needs.route), slow_start));
+            }
+        }
+        Ok(())
+    }
+
+    /// Breaker and cooldowns: what may go up between a grant and its collection.
+    pub(super) fn check_barriers(
+        &mut self,
+        cx: &Context<'_>,
+        needs: &Needs,
+    ) -> Result<(), Obstacle> {
+        let now = cx.now;
+        self.note_time(cx, needs.route);
+        let (settings, breaker) = self.breaker_of(cx.cfg, needs.route);
+        if let Err(held) = breaker.check(settings, now, needs.safety) {
+            let (until, why) = match held {
+                Held::Open { until } => (until, Why::Breaker),
+                Held::Probing { until } => (until, Why::Probe),
+            };
+            return Err(Obstacle {
+                place: Place::Clock,
+                until: Some(until),
+                kind: WaitKind::Breaker,
+                why,
+            });
+        }
+        // Whenever one of the two wide scopes changes, all lanes are looked at again.
+        let wide = |closed| closed_at(Place::Clock, closed);
+        self.whole.check(now).map_err(wide)?;
+        if let Some(scope) = self.credentials.get_mut(&needs.credential) {
+            scope.check(now).map_err(wide)?;
+        }
+        let ((route, credential), scope) = self.scope(now, needs.route, needs.credential);
+        scope.check(now).map_err(|closed| closed_at(Place::Scope(route, credential), closed))
+    }
+
+    /// A grant that was not used.
+    pub(super) fn take_back(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket, grant: Grant) {
+        collect(cx.now, ticket, &grant);
+        let (sent, permit) = grant.split();
+        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
+            scope.take_back();
+        }
+        let at = sent.at;
+        if let Some(admission) = self.admission(sent, &permit) {
+            self.abandon_admission(cx, permit.route, admission);
+        }
+        self.answered(&permit, at);
+        self.give_back(cx, &permit);
+    }
+
+    pub(super) fn abandon_admission(
+        &mut self,
+        cx: &Context<'_>,
+        route: RouteId,
+        admission: Admission,
+    ) {
+        let was_probe = admission.is_probe();
+        self.breaker_of(cx.cfg, route).1.abandon(cx.now, admission);
+        if was_probe {
+            self.line.unpark_all();
+        }
+    }
+
+    /// What the governing breaker gave; nothing if a reload put another one in its place.
+    pub(super) fn admission(&self, sent: Sent, permit: &Permit) -> Option<Admission> {
+        sent.admission.filter(|_| sent.own_breaker == self.has_own_breaker(permit.route))
+    }
+
+    /// The scopes of an attempt hear that it is no longer on its way.
+    pub(super) fn answered(&mut self, permit: &Permit, sent_at: MonoTime) {
+        self.whole.answered(sent_at);
+        if let Some(scope) = self.credentials.get_mut(&permit.credential) {
+            scope.answered(sent_at);
+        }
+        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
+            scope.answered(sent_at);
+        }
+        self.call_scopes(permit);
+    }
+
+    /// Calls whoever waits for the scopes of this attempt.
+    pub(super) fn call_scopes(&mut self, permit: &Permit) {
+        let wide = self.credentials.get(&permit.credential);
+        if self.whole.is_free() && wide.is_none_or(Scope::is_free) {
+            let (route, credential) = permit.scope;
+            self.line.unpark_place(Place::Scope(route, credential));
+        } else {
+            self.line.unpark_all();
+        }
+    }
+
+    /// Calls the first who waits for each of these pools, and for the process: of one upstream,
+    /// too, who came first goes first.
+    pub(super) fn call_pools(&mut self, pools: &[PoolId]) {
+        for pool in std::iter::once(&Limits::PROCESS).chain(pools) {
+            self.line.unpark_first(Place::Pool(*pool));
+        }
+    }
+
+    pub(super) fn give_back(&mut self, cx: &mut Context<'_>, permit: &Permit) {
+        debug_assert!(self.in_flight > 0, "a permit is released once");
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(route) = self.route(permit.route) {
+            route.in_flight = route.in_flight.saturating_sub(1);
+        }
+        self.whole.end();
+        if let Some(scope) = self.credentials.get_mut(&permit.credential) {
+            scope.end();
+        }
+        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
+            scope.end();
+        }
+        if permit.in_pools {
+            cx.limits.give_back(&permit.pools);
+        }
+        self.line.unpark_first(Place::Route(permit.route));
+        self.call_pools(&permit.pools);
+        self.call_scopes(permit);
+    }
+
+    /// Attempts that may be in flight now: the setting, or less while the upstream recovers.
+    pub(super) fn house(&mut self, cx: &Context<'_>) -> u32 {
+        self.breaker
+            .in_flight_cap(cx.now)
+            .map_or(cx.cfg.in_flight_max, |cap| cap.min(cx.cfg.in_flight_max))
+    }
+
+    /// The breaker that governs a route, with its settings.
+    pub(super) fn breaker_of<'a, 'c>(
+        &'a mut self,
+        cfg: &'c UpstreamSettings,
+        route: RouteId,
+    ) -> (&'c BreakerSettings, &'a mut Breaker) {
+        let settings =
+            route_settings(cfg, &self.routes, route).and_then(|settings| settings.breaker.as_ref());
+        let own =
+            self.routes.get_mut(usize::from(route.0)).and_then(|route| route.breaker.as_mut());
+        match (settings, own) {
+            (Some(settings), Some(breaker)) => (settings, breaker),
+            _ => (&cfg.breaker, &mut self.breaker),
+        }
+    }
+
+    /// Lets a breaker notice what time alone changed, so that it is told like any transition.
+    pub(super) fn note_time(&mut self, cx: &Context<'_>, route: RouteId) {
+        let (_, breaker) = self.breaker_of(cx.cfg, route);
+        if let Some(transition) = breaker.advance(cx.now) {
+            let name = self.breaker_name(route);
+            self.events.push(Event::Breaker(name, transition));
+        }
+    }
+
+    pub(super) fn has_own_breaker(&self, route: RouteId) -> bool {
+        self.routes.get(usize::from(route.0)).is_some_and(|route| route.breaker.is_some())
+    }
+
+    /// `None` for the upstream's own breaker.
+    pub(super) fn breaker_name(&self, route: RouteId) -> Option<Arc<str>> {
+        self.routes
+            .get(usize::from(route.0))
+            .filter(|route| route.breaker.is_some())
+            .map(|route| route.name.clone())
+    }
+
+    pub(super) fn scope(
+        &mut self,
+        now: MonoTime,
+        route: RouteId,
+        credential: CredentialId,
+    ) -> ((RouteId, CredentialId), &mut Scope) {
+        const STRANGERS: CredentialId = CredentialId(u64::MAX);
+        let mut key = (route, credential);
+        if self.scopes.len() >= SCOPES_MAX && !self.scopes.contains_key(&key) {
+            self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || !scope.is_idle(now));
+            if self.scopes.len() >= SCOPES_MAX {
+                key = (route, STRANGERS);
+            }
+        }
+        (key, self.scopes.entry(key).or_default())
+    }
+}
+
+fn closed_at(place: Place, closed: Closed) -> Obstacle {
+    Obstacle {
+        place,
+        until: closed.until,
+        kind: closed.kind,
+        why: match closed.kind {
+            WaitKind::Cooldown if closed.exhausted => Why::Exhausted,
+            WaitKind::Cooldown | WaitKind::Backoff => Why::Cooldown,
+            WaitKind::Pacing => Why::Pacing,
+            WaitKind::Breaker => Why::Breaker,
+            WaitKind::Queue => Why::Capacity,
+        },
+    }
+}

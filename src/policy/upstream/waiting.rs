@@ -1,0 +1,97 @@
+//! Those who wait: who goes next, who is told to wait until when, and who has waited too long.
+
+use super::ticket::{Rest, timed_out, too_late};
+use super::{Answer, Context, Event, Refusal, Ticket, UpstreamPolicy};
+use crate::policy::line::{Place, TicketId};
+use crate::policy::outcome::{WaitKind, Waits};
+use crate::policy::time::MonoTime;
+
+impl UpstreamPolicy {
+    /// Lets go whoever can, first come first served.
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if self.in_flight < self.house(cx) {
+                // Who came first goes first, whatever made the others ready.
+                self.line.unpark_older(Place::House);
+            }
+            let Some((head, needs)) = self.line.next_ready() else {
+                break;
+            };
+            match self.start(cx, &needs) {
+                Ok(mut grant) => {
+                    if let Some(waits) = self.take_out(cx, head) {
+                        grant.waited = waits;
+                    }
+                    self.granted.insert(head, grant);
+                    self.events.push(Event::Wake(head));
+                }
+                Err(obstacle) => {
+                    let impatient = self.line.park(cx.now, head, obstacle);
+                    self.events.extend(impatient.into_iter().map(Event::Wake));
+                }
+            }
+        }
+    }
+
+    pub(super) fn reenter(&mut self, cx: &mut Context<'_>, ticket: &Ticket) {
+        cx.limits.reenter_queue();
+        self.line.enter(cx.now, &ticket.needs, ticket.id, ticket.give_up_at());
+    }
+
+    pub(super) fn end_rest(&mut self, now: MonoTime, ticket: &mut Ticket, rest: Rest) {
+        self.resting.remove(&ticket.id);
+        ticket.resting = None;
+        ticket.waited.charge(WaitKind::Backoff, now.since(rest.since));
+    }
+
+    /// False if it did not stand there.
+    pub(super) fn leave_line(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket) -> bool {
+        let waits = self.take_out(cx, ticket.id);
+        if let Some(waits) = &waits {
+            ticket.waited.add(waits);
+        }
+        waits.is_some()
+    }
+
+    pub(super) fn take_out(&mut self, cx: &mut Context<'_>, id: TicketId) -> Option<Waits> {
+        let left = self.line.leave(cx.now, id)?;
+        cx.limits.leave_queue();
+        self.events.extend(left.new_head.map(Event::Wake));
+        Some(left.waits)
+    }
+
+    pub(super) fn wait_or_refuse(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Answer {
+        let give_up_at = ticket.give_up_at();
+        if self.draining {
+            self.leave_line(cx, ticket);
+            return Answer::Refuse(Refusal::Draining);
+        }
+        let Some((obstacle, is_head)) = self.line.obstacle(ticket.id) else {
+            debug_assert!(false, "whoever asks and has no grant stands in line");
+            return Answer::Wait { until: give_up_at };
+        };
+        let refusal = too_late(&obstacle, give_up_at)
+            .or_else(|| (cx.now >= give_up_at).then(|| timed_out(&obstacle, cx.now)));
+        if let Some(refusal) = refusal {
+            self.leave_line(cx, ticket);
+            self.pump(cx);
+            self.forget_turns(cx);
+            return Answer::Refuse(refusal);
+        }
+        // Only the head of a lane minds the obstacle's clock; the others would wake for nothing.
+        let until = obstacle.until.filter(|_| is_head).unwrap_or(MonoTime::MAX);
+        Answer::Wait { until: until.min(give_up_at) }
+    }
+
+    /// Takes this upstream off the lists of shared limits that it no longer waits for.
+    pub(super) fn forget_turns(&mut self, cx: &mut Context<'_>) {
+        let line = &self.line;
+        self.awaited.retain(|pool| {
+            let waits = line.is_parked_at(Place::Pool(*pool));
+            if !waits {
+                cx.limits.withdraw(self.id, *pool);
+            }
+            waits
+        });
+    }
+}
