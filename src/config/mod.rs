@@ -38,6 +38,10 @@ use self::settings::Settings;
 pub use self::sources::Environment;
 use self::sources::Sources;
 
+/// The way out of having no configuration.
+const FIRST_FILE: &str = "Correct the name, or create the file: the two lines [upstreams.github] \
+                          and url = \"https://api.github.com\" are enough.";
+
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -66,8 +70,12 @@ pub fn load(path: &Path, env: &Environment<'_>) -> Result<Loaded, Problems> {
             Err(problems) => problems,
         }
     };
-    let bytes =
-        sources::read_bounded(path).map_err(|error| unusable(sources::unreadable(&error)))?;
+    let bytes = sources::read_bounded(path).map_err(|error| {
+        // Often the very first thing that somebody meets.
+        let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+        let missing = || Fault::new("there is no such file", FIRST_FILE);
+        unusable(if is_missing { missing() } else { sources::unreadable(&error) })
+    })?;
     if bytes.len() as u64 > sources::FILE_MAX {
         return Err(unusable(Fault::new("that file is larger than 1 MiB", "Name the right file.")));
     }

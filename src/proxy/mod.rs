@@ -52,6 +52,7 @@ use crate::gateway::{Gateway, Live};
 use crate::policy::time::MonoTime;
 use crate::serve::connection::Connection;
 use crate::serve::{Exchanges, Intake, ListenerId, Protocol, Violation};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::story::{Decision, Ending};
 use crate::transport::{Replay, Source};
 
@@ -77,14 +78,20 @@ impl Exchanges for Proxy {
         let gateway = self.live.load_full();
         let metrics = gateway.common.metrics.clone();
         let whole = Box::pin(handle(gateway, intake, connection));
-        async move {
-            Caught(whole).await.unwrap_or_else(|()| {
-                metrics.panics.inc();
-                tracing::error!("an exchange panicked; it was answered, and the others go on");
-                plain_internal()
-            })
-        }
+        async move { answer(whole, &metrics).await }
     }
+}
+
+/// The answer of an exchange, or that of a bug in it.
+async fn answer(
+    whole: Pin<Box<impl Future<Output = Response<DownBody>>>>,
+    metrics: &Metrics,
+) -> Response<DownBody> {
+    Caught(whole).await.unwrap_or_else(|()| {
+        metrics.panics.inc();
+        tracing::error!("an exchange panicked; it was answered, and the others go on");
+        plain_internal()
+    })
 }
 
 impl Proxy {
@@ -372,3 +379,6 @@ impl<F: Future> Future for Caught<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

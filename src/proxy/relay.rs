@@ -32,6 +32,8 @@ struct Stream {
     in_flight: Option<InFlight>,
     upload: crate::transport::Replay,
     teller: Teller,
+    /// It broke off, which is told once what came before it has been written.
+    failed: Option<BoxError>,
 }
 
 impl DownBody {
@@ -50,7 +52,8 @@ impl DownBody {
         upload: crate::transport::Replay,
         teller: Teller,
     ) -> Self {
-        Self(Inner::Stream(Box::new(Stream { body, in_flight: Some(in_flight), upload, teller })))
+        let in_flight = Some(in_flight);
+        Self(Inner::Stream(Box::new(Stream { body, in_flight, upload, teller, failed: None })))
     }
 }
 
@@ -116,6 +119,9 @@ impl Drop for DownBody {
 
 impl Stream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -128,7 +134,11 @@ impl Stream {
             }
             Some(Err(error)) => {
                 self.end(Some(Ending::BodyError));
-                Poll::Ready(Some(Err(error.into())))
+                // hyper closes at an error without writing what it has in hand, the head included;
+                // a pause makes it write, so that the client sees what it got and that it is cut.
+                self.failed = Some(error.into());
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             None => {
                 self.end(None);

@@ -16,6 +16,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+mod upload;
+
+pub(super) use self::upload::Upload;
 pub use super::recording::ReplayMemory;
 use super::recording::{Place, Recording};
 pub use super::source::{BodyFault, RequestBodyError, Source};
@@ -153,15 +156,20 @@ impl Replay {
 
     /// Reads and throws away what the client still sends, so that its connection can be used
     /// again after an answer that did not need the body. True if the body ended within both
-    /// bounds; otherwise the connection must be closed. A client that waits for `100 Continue`
+    /// bounds; otherwise the connection must be closed. A body that is announced too large is not
+    /// read at all. A client that waits for `100 Continue`
     /// is told to go on by this: do not drain its body.
     pub async fn drain(&self, bytes_max: u64, time_max: Duration) -> bool {
-        let (reader, bytes_before) = {
+        let (reader, bytes_before, bytes_left) = {
             let mut inner = self.lock();
             inner.lose();
-            (inner.begin(), inner.bytes_seen)
+            let bytes_left = inner.length.map_or(0, |n| n.saturating_sub(inner.bytes_seen));
+            (inner.begin(), inner.bytes_seen, bytes_left)
         };
         reader.into_iter().for_each(Waker::wake);
+        if bytes_left > bytes_max {
+            return false;
+        }
         let drained = poll_fn(|cx| {
             let mut inner = self.lock();
             while !inner.ended {
@@ -170,7 +178,7 @@ impl Replay {
                 }
                 ready!(inner.poll_source(cx));
             }
-            Poll::Ready(true)
+            Poll::Ready(inner.bytes_seen - bytes_before <= bytes_max)
         });
         tokio::time::timeout(time_max, drained).await.unwrap_or(false)
     }
@@ -378,39 +386,5 @@ impl Body for RequestBody {
         inner.length.map_or_else(SizeHint::default, |length| {
             SizeHint::with_exact(length.saturating_sub(inner.bytes_sent))
         })
-    }
-}
-
-/// Watches an attempt's body from the side of the response, and ends it with the attempt: what
-/// nobody waits for any more is not sent, and the client's body is free for the next attempt.
-pub(super) struct Upload {
-    replay: Replay,
-    attempt: u64,
-}
-
-impl Upload {
-    pub(super) fn is_complete(&self) -> bool {
-        let inner = self.replay.lock();
-        inner.attempt == self.attempt && inner.is_complete()
-    }
-
-    pub(super) fn fault(&self) -> Option<BodyFault> {
-        self.replay.fault()
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        let reader = {
-            let mut inner = self.replay.lock();
-            if inner.attempt != self.attempt || inner.is_complete() {
-                return;
-            }
-            if inner.discarding {
-                inner.lose();
-            }
-            inner.begin()
-        };
-        reader.into_iter().for_each(Waker::wake);
     }
 }

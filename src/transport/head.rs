@@ -11,6 +11,8 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 
+use super::http::HEAD_BYTES_MAX;
+
 /// Fields that belong to an HTTP/1 connection and must not be in HTTP/2 (RFC 9113 8.2.2).
 const CONNECTION_FIELDS: [HeaderName; 6] = [
     CONNECTION,
@@ -70,6 +72,16 @@ pub(super) fn vet<B>(
 ) -> Result<bool, &'static str> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return if asked_upgrade { Ok(false) } else { Err("101 that nobody asked for") };
+    }
+    // hyper reads three digits of any kind (RFC 9110 15).
+    if !(200..=599).contains(&response.status().as_u16()) {
+        return Err("a status that no final response can have");
+    }
+    // hyper looks at its bound only while a head is incomplete, so one read can pass it.
+    let field_bytes =
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    if response.headers().iter().map(field_bytes).sum::<usize>() > HEAD_BYTES_MAX {
+        return Err("a head of more than 64 KiB");
     }
     // A peer of HTTP/1.0 would make hyper send requests of unknown length without their bodies.
     let mut is_reusable = response.version() != Version::HTTP_10;

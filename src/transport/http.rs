@@ -27,7 +27,7 @@ use super::failure::{Facts, late, of_hyper, too_many_informational};
 use super::{Target, head};
 
 /// A response head may be this large, on the wire; hyper reads bodies through the same buffer.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The same for HTTP/2, uncompressed (RFC 9113 6.5.2).
 const HEAD_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// Fields in a response head. Real ones have some tens.

@@ -32,10 +32,7 @@ async fn fields_of_the_clients_connection_do_not_go_up() {
         ),
         ("Upgrade: TLS/1.2\r\nConnection: Upgrade\r\n", vec!["upgrade", "connection"]),
         ("Upgrade: websocket\r\n", vec!["upgrade", "connection"]),
-        (
-            "Forbear-Run: r\r\nForbear-Priority: low\r\nForbear-Whatever: x\r\n",
-            vec!["forbear-run", "forbear-priority", "forbear-whatever"],
-        ),
+        ("Forbear-Run: r\r\nForbear-Priority: low\r\n", vec!["forbear-run", "forbear-priority"]),
     ] {
         let seen = attack.served(fields, get(fields), "GET /x").await;
         for name in gone {
@@ -102,12 +99,13 @@ async fn a_faulty_own_field_is_refused_by_its_name() {
         "Forbear-Deadline: -1\r\n",
         "Forbear-Priority: urgent\r\n",
         "Forbear-Retry: yes\r\n",
+        "Forbear-Whatever: x\r\n",
         "Forbear-Key: a\r\nForbear-Key: b\r\nForbear-Key: c\r\nForbear-Key: d\r\nForbear-Key: e\r\n",
     ] {
         let outcome = attack.run(get(fields)).await;
         assert_eq!(outcome.statuses(), [400, 200], "{fields:?}: {}", outcome.text);
-        let name = fields.split(':').next().unwrap();
-        assert!(outcome.answers[0].1.contains(name), "{fields:?}: {}", outcome.text);
+        let name = fields.split(':').next().unwrap().to_lowercase();
+        assert!(outcome.answers[0].1.contains(&name), "{fields:?}: {}", outcome.text);
     }
 }
 

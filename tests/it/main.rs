@@ -1,61 +1,88 @@
 //! The integration tests: one binary, real sockets.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test looks at clocks and ends when something is not as it should be"
+)]
 
 mod support {
     pub(crate) mod binary;
+    pub(crate) mod exposition;
     pub(crate) mod forbear;
+    pub(crate) mod frames;
     pub(crate) mod process;
     pub(crate) mod raw;
-    pub(crate) mod world;
-
-    pub(crate) mod frames;
     pub(crate) mod strict;
+    pub(crate) mod world;
 }
 
-/// Chunked request bodies.
-mod chunking;
-/// `Expect: 100-continue`.
-mod expect;
-/// Peers that fail, on both sides.
-mod faults;
-/// Message framing and syntax of HTTP/1.1 requests.
-mod framing;
-/// Fields of one connection, forbear's own fields, loops.
-mod hop_by_hop;
-/// HTTP/2 from the downstream side, frame by frame.
-mod http2;
+// The main job.
+
 /// The happy path, per protocol pair.
 mod life;
+/// The cases that forbear was made for.
+mod seeds;
+/// Many clients against APIs that limit and fail.
+mod policies;
+/// What is sent again, and what never.
+mod retries;
+/// Deadlines, waits and the upstream's own times.
+mod deadlines;
+/// Permits, queue places and requests whose answer was lost.
+mod permits;
+/// forbear's own words, and the upstream's last one.
+mod refusals;
+/// What a refusal says, against what is so.
+mod truth;
+/// Shadow mode, and breakers set by hand.
+mod overrides;
 
+// What goes wrong with proxies.
+
+/// Message framing and syntax of HTTP/1.1 requests.
+mod framing;
+/// Chunked request bodies.
+mod chunking;
+/// Where a request goes, and that nothing in it chooses an address.
+mod targets;
+/// Fields of one connection, forbear's own fields, loops.
+mod hop_by_hop;
+/// `Expect: 100-continue`.
+mod expect;
+/// What the next request on a connection is.
+mod reuse;
+/// Other protocols after a 101.
+mod upgrade;
+/// HTTP/2 from the downstream side, frame by frame.
+mod http2;
+/// Upstreams behind TLS.
+mod tls;
+/// Peers that fail, on both sides.
+mod faults;
 /// Many of everything, and the bounds.
 mod scale;
 
+// The binary and its surroundings.
+
 /// What can be typed.
 mod cli;
-
-/// The end in good order.
-mod drain;
-
-/// All or nothing, with nothing lost.
-mod reload;
-
 /// A command behind forbear.
 mod run_command;
+/// The end in good order.
+mod drain;
+/// All or nothing, with nothing lost.
+mod reload;
+/// What is counted, who is trusted, what is never told.
+mod admin;
 
-/// Many clients against APIs that limit and fail.
-mod policies;
+// The house.
 
-/// The cases that forbear was made for.
-mod seeds;
-
-/// What the next request on a connection is.
-mod reuse;
-/// Where a request goes, and that nothing in it chooses an address.
-mod targets;
-/// Upstreams behind TLS.
-mod tls;
-/// Other protocols after a 101.
-mod upgrade;
-
-/// What a refusal says, against what is so.
-mod truth;
+/// What no compiler checks.
+mod architecture;
+/// What people read.
+mod docs;
+/// The README against the program.
+mod readme;

@@ -241,7 +241,7 @@ fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
     let missing = load(&folder.path().join("none.toml"), &|_| None).unwrap_err().to_string();
     assert!(
         missing.ends_with(
-            "none.toml:1:1: there is no such file. Create it, mount it, or correct the name."
+            "none.toml:1:1: there is no such file. Correct the name, or create the file: the two lines [upstreams.github] and url = \"https://api.github.com\" are enough."
         ),
         "{missing}"
     );

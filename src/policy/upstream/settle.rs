@@ -23,7 +23,7 @@ const ESCALATION_WINDOW: Duration = Duration::from_secs(10);
 
 /// A shorter hint says "refused" and not "when": several APIs send `Retry-After: 0` with every 429.
 /// Since refusals use up no attempts, obeying it to the letter would be a storm.
-const SAID_WHEN_MIN: Duration = Duration::from_millis(100);
+const SAID_WHEN_MIN: Duration = Duration::from_millis(20);
 
 impl UpstreamPolicy {
     /// Hears how an attempt ended, and decides what follows.

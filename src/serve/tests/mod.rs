@@ -5,6 +5,7 @@ mod bounds;
 mod lives;
 mod splits;
 mod workers;
+mod world;
 
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -149,6 +149,7 @@ async fn without_file_descriptors_it_survives_says_so_and_does_not_spin() {
     let configuration = format!("[proxy]\nworkers = 1\n{}", origin.table("api", ""));
     let mut forbear = Process::start_with_files(&configuration, Some(64));
     let mut admin = forbear.admin().await;
+    assert_eq!(admin.metric("forbear_accept_errors_total").await, 0);
     let mut first = RawClient::connect(forbear.proxy).await;
     timed_get(&mut first).await;
 

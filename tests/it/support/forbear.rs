@@ -1,4 +1,5 @@
 //! forbear in the test's own process: real listeners on free ports, no file, no log.
+#![allow(dead_code, reason = "each test uses the part that it needs")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,6 +68,11 @@ impl Forbear {
     /// The exposition.
     pub(crate) fn metrics(&self) -> String {
         self.control().scrape()
+    }
+
+    /// Ends in good order.
+    pub(crate) async fn drain(self) {
+        self.sidecar.drain(std::future::pending()).await;
     }
 
     /// Waits until `holds`, at most ten seconds; `what` says for what, should it not come.

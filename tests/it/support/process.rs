@@ -11,6 +11,8 @@ use super::raw::RawClient;
 
 /// Lines of the log that are kept; a test that writes more has gone wild.
 const LINES_MAX: usize = 20_000;
+/// Lines that a failed test shows.
+const LINES_TOLD: usize = 40;
 
 /// A running process; killed when dropped.
 pub(crate) struct Process {
@@ -111,6 +113,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = lines.len().saturating_sub(LINES_TOLD);
+            eprintln!("the last lines of forbear's log:\n{}", lines[last..].join("\n"));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

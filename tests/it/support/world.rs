@@ -13,10 +13,6 @@ use http::{HeaderName, HeaderValue};
 use super::forbear::Forbear;
 use super::raw::{RawClient, RawResponse};
 
-/// Waits between attempts that a test can afford; random ones would hide mistakes.
-pub(crate) const QUICK: &str =
-    "[upstreams.api.retry]\nbackoff = \"fixed\"\nbackoff_base = \"20ms\"\n";
-
 /// One API behind one forbear, as upstream `api`.
 pub(crate) struct World {
     pub(crate) api: FakeApi,
@@ -127,7 +123,6 @@ pub(crate) async fn printed(child: Child) -> String {
 
 #[test]
 #[ignore = "it is started by other tests, as their client"]
-#[expect(clippy::print_stdout, reason = "that is how the client answers its parent")]
 fn acts_as_a_client_of_its_own() {
     let Some(order) = std::env::var_os(CLIENT_ORDER) else { return };
     let order = order.into_string().unwrap();

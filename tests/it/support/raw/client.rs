@@ -102,6 +102,35 @@ impl RawClient {
         (std::mem::take(&mut self.buffer), self.end.expect("it has ended"))
     }
 
+    /// Everything until the peer closes or, if it does not, the end of a problem document.
+    pub(crate) async fn rest_or_answer(&mut self) -> (Vec<u8>, Option<End>) {
+        within("an answer or the end", async {
+            while find(&self.buffer, b"\"waited_ms\"").is_none() && self.fill().await {}
+        })
+        .await;
+        (std::mem::take(&mut self.buffer), self.end)
+    }
+
+    /// So many bytes, or how the connection ended before they were all there.
+    pub(crate) async fn take_or_end(&mut self, count: usize) -> Result<Vec<u8>, End> {
+        within("so many bytes", async { while self.buffer.len() < count && self.fill().await {} })
+            .await;
+        match self.end {
+            Some(end) if self.buffer.len() < count => Err(end),
+            _ => Ok(self.buffer.drain(..count).collect()),
+        }
+    }
+
+    /// Waits until this text was received; it stays in the buffer.
+    pub(crate) async fn until_text(&mut self, text: &str) {
+        within(text, async {
+            while find(&self.buffer, text.as_bytes()).is_none() {
+                self.more().await;
+            }
+        })
+        .await;
+    }
+
     /// Waits until the peer closes and panics if it sends anything before that.
     pub(crate) async fn closed(&mut self) -> End {
         let (rest, end) = self.rest().await;
