@@ -60,6 +60,9 @@ pub(super) async fn run(
     keys: &Keys,
     teller: &mut Teller,
 ) -> Result<Relay, Rejection> {
+    if exchange.is_out_of_time() {
+        return Err(out_of_time());
+    }
     let mut place =
         Place::join(exchange, keys).map_err(|refusal| gate::rejection(exchange, refusal))?;
     let mut kept: Option<Kept> = None;
@@ -79,9 +82,7 @@ pub(super) async fn run(
         teller.story.waited.add(&before.waited);
         teller.story.shadow = teller.story.shadow.or(before.shadow);
         if exchange.is_out_of_time() {
-            return last_word(kept, Decision::DeadlineTooNear, None, teller, || {
-                Rejection::new(Code::Deadline, "The caller's deadline passed before a send.")
-            });
+            return last_word(kept, Decision::DeadlineTooNear, None, teller, out_of_time);
         }
         let clock = &exchange.gateway.common.clock;
         let sent_at = clock.now();
@@ -184,6 +185,11 @@ fn note_attempt(
         hint: outcome.reading.hint.map(|hint| (hint.source, hint.wait)),
         waited,
     });
+}
+
+/// The caller's time was over before anything could be sent.
+fn out_of_time() -> Rejection {
+    Rejection::new(Code::Deadline, "The caller's deadline passed before a send.")
 }
 
 /// Decision and, if it is known, when another request would be let through.
