@@ -21,62 +21,62 @@ mod support {
 
 // The main job.
 
-/// The happy path, per protocol pair.
-mod life;
-/// The cases that forbear was made for.
-mod seeds;
-/// Many clients against APIs that limit and fail.
-mod policies;
-/// What is sent again, and what never.
-mod retries;
 /// Deadlines, waits and the upstream's own times.
 mod deadlines;
-/// Permits, queue places and requests whose answer was lost.
-mod permits;
-/// forbear's own words, and the upstream's last one.
-mod refusals;
-/// What a refusal says, against what is so.
-mod truth;
+/// The happy path, per protocol pair.
+mod life;
 /// Shadow mode, and breakers set by hand.
 mod overrides;
+/// Permits, queue places and requests whose answer was lost.
+mod permits;
+/// Many clients against APIs that limit and fail.
+mod policies;
+/// forbear's own words, and the upstream's last one.
+mod refusals;
+/// What is sent again, and what never.
+mod retries;
+/// The cases that forbear was made for.
+mod seeds;
+/// What a refusal says, against what is so.
+mod truth;
 
 // What goes wrong with proxies.
 
-/// Message framing and syntax of HTTP/1.1 requests.
-mod framing;
 /// Chunked request bodies.
 mod chunking;
-/// Where a request goes, and that nothing in it chooses an address.
-mod targets;
-/// Fields of one connection, forbear's own fields, loops.
-mod hop_by_hop;
 /// `Expect: 100-continue`.
 mod expect;
-/// What the next request on a connection is.
-mod reuse;
-/// Other protocols after a 101.
-mod upgrade;
-/// HTTP/2 from the downstream side, frame by frame.
-mod http2;
-/// Upstreams behind TLS.
-mod tls;
 /// Peers that fail, on both sides.
 mod faults;
+/// Message framing and syntax of HTTP/1.1 requests.
+mod framing;
+/// Fields of one connection, forbear's own fields, loops.
+mod hop_by_hop;
+/// HTTP/2 from the downstream side, frame by frame.
+mod http2;
+/// What the next request on a connection is.
+mod reuse;
 /// Many of everything, and the bounds.
 mod scale;
+/// Where a request goes, and that nothing in it chooses an address.
+mod targets;
+/// Upstreams behind TLS.
+mod tls;
+/// Other protocols after a 101.
+mod upgrade;
 
 // The binary and its surroundings.
 
+/// What is counted, who is trusted, what is never told.
+mod admin;
 /// What can be typed.
 mod cli;
-/// A command behind forbear.
-mod run_command;
 /// The end in good order.
 mod drain;
 /// All or nothing, with nothing lost.
 mod reload;
-/// What is counted, who is trusted, what is never told.
-mod admin;
+/// A command behind forbear.
+mod run_command;
 
 // The house.
 

@@ -9,6 +9,11 @@ use crate::policy::time::MonoTime;
 /// Windows in a row that are not tried for more are at most two to this power, so that a limit
 /// that was raised is found some day.
 const DOUBLINGS_MAX: u32 = 5;
+/// Pauses that followed each other within so many of their cycles belong together; one that stands
+/// alone was an accident, and says nothing about a limit.
+const BELONGS_TOGETHER: u32 = 20;
+/// No pace is slower: beyond that, asking again costs less than waiting.
+const PACE_MAX: Duration = Duration::from_secs(1);
 /// What is shorter is no window: it would be over before its canary is back.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 
@@ -43,6 +48,13 @@ pub(super) struct Cycle {
     pub(super) failed_tries: u32,
     /// Cycles to go before the next try.
     pub(super) rests: u32,
+    /// Refusals that belong together, this one included.
+    pub(super) refusals: u32,
+}
+
+/// How long nobody must have come for the burst to fit again.
+fn refill(pace: Duration, learned: &Cycle) -> Duration {
+    if pace.is_zero() { learned.length } else { pace * learned.burst }
 }
 
 impl Scope {
@@ -53,6 +65,10 @@ impl Scope {
         let good = self.good;
         let tried_for_more = matches!(self.phase, Phase::Careful { .. } | Phase::UsedUp { .. });
         self.measuring = false;
+        let refusals = self.learned.map_or(1, |before| {
+            let near = before.length.max(length) * BELONGS_TOGETHER;
+            if now.since(before.refused) <= near { before.refusals.saturating_add(1) } else { 1 }
+        });
         self.learned = Some(match self.learned {
             Some(learned) if matches!(self.phase, Phase::Canary) => learned,
             Some(learned) if tried_for_more && self.good >= learned.burst => {
@@ -77,6 +93,7 @@ impl Scope {
                     served: good,
                     failed_tries,
                     rests: if is_window { (1 << failed_tries) - 1 } else { 0 },
+                    refusals,
                     ..learned
                 }
             }
@@ -90,6 +107,7 @@ impl Scope {
                     served: good,
                     failed_tries: learned.map_or(0, |learned| learned.failed_tries),
                     rests: learned.map_or(0, |learned| learned.rests),
+                    refusals,
                 }
             }
         });
@@ -129,7 +147,7 @@ impl Scope {
             // The upstream's window or bucket is full again: nobody came for so long.
             Phase::Allowance { .. } if now >= over => self.begin_cycle(now, whole),
             Phase::Careful { next, pace, .. }
-                if now >= next.max(self.last_success) + pace * learned.burst =>
+                if now >= next.max(self.last_success) + refill(pace, &learned) =>
             {
                 self.begin_cycle(now, whole);
             }
@@ -139,7 +157,11 @@ impl Scope {
                 self.phase = Phase::UsedUp { until: over };
             }
             Phase::Allowance { left: 0 } => {
-                let pace = learned.length / learned.served.max(1);
+                let pace = if learned.refusals > 1 {
+                    (learned.length / learned.served.max(1)).min(PACE_MAX)
+                } else {
+                    Duration::ZERO
+                };
                 self.phase = Phase::Careful { next: now + pace, pace, successes: 0 };
                 self.out = 0;
                 self.out_since = now + Duration::from_nanos(1);
