@@ -125,7 +125,8 @@ async fn an_api_that_lengthens_the_pause_for_each_request_in_it_never_locks_anyo
 
 #[tokio::test]
 async fn two_seconds_of_outage_lose_nothing() {
-    for outage in [Outage::Unavailable, Outage::Reset] {
+    // A reset of a pooled connection may mean that alone, so it is tried once more on a new one.
+    for (outage, tries) in [(Outage::Unavailable, 1), (Outage::Reset, 2)] {
         let settings = ApiSettings {
             latency: Duration::from_millis(20),
             outages: vec![Duration::from_millis(200)..Duration::from_millis(2_200)],
@@ -136,6 +137,8 @@ async fn two_seconds_of_outage_lose_nothing() {
         let world = everything_arrives(settings, 10, rest).await;
         let seen = world.api.counters();
         let wasted = seen.failed + seen.resets;
-        assert!(wasted <= 40, "an API that was down was asked {wasted} times: {seen:?}");
+        // Those that were on their way (16 places in flight), and a few probes.
+        let unavoidable = tries * (16 + 14);
+        assert!(wasted <= unavoidable, "an API that was down was asked {wasted} times: {seen:?}");
     }
 }
