@@ -22,7 +22,7 @@ use crate::config::{self, Loaded};
 use crate::serve::ListenerId;
 use crate::serve::worker::raise_open_files;
 use crate::sidecar::{Sidecar, StartError, WATCH_INTERVAL};
-use crate::telemetry::log;
+use crate::telemetry::log::{self, LogTo};
 use crate::telemetry::metrics::Metrics;
 
 /// Serves until told to end.
@@ -70,7 +70,9 @@ impl From<std::io::Error> for Failure {
 async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<ExitCode, Failure> {
     let open_files = raise_open_files();
     let metrics = Arc::new(Metrics::new());
-    let guard = log::start(loaded.settings.log, metrics.log_lines_dropped.clone())?;
+    // The standard output of `run -- CMD` is CMD's.
+    let to = if command.is_empty() { LogTo::Stdout } else { LogTo::Stderr };
+    let guard = log::start(loaded.settings.log, to, metrics.log_lines_dropped.clone())?;
     for warning in &loaded.warnings {
         tracing::warn!(warning = warning.to_string(), "configuration");
     }
@@ -85,7 +87,10 @@ async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<Ex
         },
     )?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), open_files, "forbear started");
-    announce(&sidecar)?;
+    match to {
+        LogTo::Stdout => announce(&sidecar, &mut std::io::stdout().lock())?,
+        LogTo::Stderr => announce(&sidecar, &mut std::io::stderr().lock())?,
+    }
 
     let child = match command.split_first() {
         Some((program, arguments)) => Some(start_child(program, arguments, &sidecar)?),
@@ -106,8 +111,7 @@ async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<Ex
 }
 
 /// One line per listener with the address really bound, then `ready`.
-fn announce(sidecar: &Sidecar) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn announce(sidecar: &Sidecar, out: &mut impl Write) -> std::io::Result<()> {
     for (id, address) in sidecar.addresses() {
         match id {
             ListenerId::Main(_) => writeln!(out, "proxy http://{address}")?,

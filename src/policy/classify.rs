@@ -45,6 +45,8 @@ pub enum Failure {
     Dns,
     /// No connection: refused, unreachable.
     Connect,
+    /// This process had no descriptor, memory or port left; the upstream was not asked.
+    OutOfResources,
     /// No connection in time.
     ConnectTimeout,
     /// The certificate is not good.
@@ -126,6 +128,8 @@ fn failed(failure: Failure, nothing_sent: bool, fair_chance: bool) -> Outcome {
         | Failure::ConnectTimeout
         | Failure::TlsProtocol
         | Failure::Refused => (C::Unhealthy, H::Failure, Sent::Nothing, R::BySafety),
+        // No evidence about anybody but ourselves.
+        Failure::OutOfResources => (C::Unhealthy, H::Neutral, Sent::Nothing, R::BySafety),
         // It will be as wrong the next time, and repeating hides what has to be repaired.
         Failure::TlsCertificate => (C::Unhealthy, H::Failure, Sent::Nothing, R::Never),
         Failure::Stale => (C::Stale, H::Neutral, told, R::BySafety),

@@ -270,6 +270,12 @@ impl Scope {
         self.in_flight == 0 && self.cooldown(now).is_none() && quota_is_past
     }
 
+    /// Whether it holds somebody back or somebody is out.
+    pub fn binds(&self, now: MonoTime) -> bool {
+        let is_used_up = self.quota.is_some_and(|quota| self.left(&quota) == 0);
+        self.in_flight > 0 || self.cooldown(now).is_some() || is_used_up
+    }
+
     fn is_of_this_cycle(&self, sent: MonoTime) -> bool {
         self.began.is_none_or(|began| sent >= began)
     }

@@ -196,10 +196,10 @@ fn out_of_time() -> Rejection {
 fn given_up(verdict: &Verdict) -> (Option<Decision>, Option<MonoTime>) {
     let Verdict::GiveUp(why) = verdict else { return (None, None) };
     match why {
-        GiveUp::NotRetryable => (Some(Decision::NotRetryable), None),
-        GiveUp::AttemptsSpent => (Some(Decision::AttemptsSpent), None),
-        GiveUp::BodyNotReplayable => (Some(Decision::BodyNotReplayable), None),
-        GiveUp::BudgetSpent => (Some(Decision::RetryBudgetExhausted), None),
+        GiveUp::NotRetryable { opens } => (Some(Decision::NotRetryable), *opens),
+        GiveUp::AttemptsSpent { opens } => (Some(Decision::AttemptsSpent), *opens),
+        GiveUp::BodyNotReplayable { opens } => (Some(Decision::BodyNotReplayable), *opens),
+        GiveUp::BudgetSpent { opens } => (Some(Decision::RetryBudgetExhausted), *opens),
         GiveUp::DeadlineTooNear { at } => (Some(Decision::DeadlineTooNear), Some(*at)),
     }
 }
@@ -271,6 +271,7 @@ fn failure(exchange: &Exchange<'_>, error: &SendError, retry_at: Option<MonoTime
         | SendErrorKind::DnsTimeout
         | SendErrorKind::ConnectRefused
         | SendErrorKind::ConnectTimeout
+        | SendErrorKind::OutOfResources
         | SendErrorKind::Connect
         | SendErrorKind::TlsCertificate
         | SendErrorKind::TlsProtocol => {
@@ -331,6 +332,7 @@ fn policy_failure(kind: SendErrorKind) -> Failure {
         SendErrorKind::Dns | SendErrorKind::DnsTimeout => Failure::Dns,
         SendErrorKind::ConnectRefused | SendErrorKind::Connect => Failure::Connect,
         SendErrorKind::ConnectTimeout => Failure::ConnectTimeout,
+        SendErrorKind::OutOfResources => Failure::OutOfResources,
         SendErrorKind::TlsCertificate => Failure::TlsCertificate,
         SendErrorKind::TlsProtocol => Failure::TlsProtocol,
         SendErrorKind::Stale => Failure::Stale,

@@ -37,7 +37,7 @@ pub fn render(rejection: &Rejection, story: &Story, head_only: bool) -> Response
     if rejection.close {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let verdict = Some(rejection.code.verdict());
+    let verdict = Some(rejection.verdict());
     let retry_at = rejection.retry_at.map(|(at, _)| at);
     let error = rejection.proxy_error.unwrap_or(rejection.code.proxy_status_error());
     let proxy_status = proxy_status_error(error, &rejection.detail);
@@ -106,7 +106,7 @@ fn body(rejection: &Rejection, story: &Story) -> Bytes {
         detail: &rejection.detail,
         instance: format!("urn:forbear:req:{}", story.id),
         code: rejection.code.name(),
-        verdict: rejection.code.verdict().name(),
+        verdict: rejection.verdict().name(),
         retry_at: rejection.retry_at.map(|(at, _)| at.to_string()),
         // Up, as in `Retry-After`: a caller that obeys must not come a moment too early.
         retry_after_ms: rejection.retry_at.map(|(_, wait)| whole_ms_up(wait)),

@@ -207,6 +207,14 @@ impl Rejection {
         self
     }
 
+    /// What the caller should make of it. A bad certificate is as bad the next time.
+    pub fn verdict(&self) -> Verdict {
+        if self.proxy_error == Some(proxy_error(SendErrorKind::TlsCertificate)) {
+            return Verdict::Permanent;
+        }
+        self.code.verdict()
+    }
+
     /// Ends the connection after the response.
     pub fn closing(mut self) -> Self {
         self.close = true;
@@ -220,6 +228,7 @@ pub fn proxy_error(kind: SendErrorKind) -> &'static str {
         SendErrorKind::Dns => "dns_error",
         SendErrorKind::DnsTimeout => "dns_timeout",
         SendErrorKind::ConnectRefused => "connection_refused",
+        SendErrorKind::OutOfResources => "proxy_internal_error",
         SendErrorKind::ConnectTimeout => "connection_timeout",
         SendErrorKind::Connect => "destination_unavailable",
         SendErrorKind::TlsCertificate => "tls_certificate_error",
@@ -240,6 +249,7 @@ fn is_timeout(kind: SendErrorKind) -> bool {
         }
         SendErrorKind::Dns
         | SendErrorKind::ConnectRefused
+        | SendErrorKind::OutOfResources
         | SendErrorKind::Connect
         | SendErrorKind::TlsCertificate
         | SendErrorKind::TlsProtocol

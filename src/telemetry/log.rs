@@ -22,6 +22,14 @@ use super::names::field;
 use super::writer::{FLUSH_TIME_MAX, LogWriter};
 use crate::config::settings::{LogFormat, LogLevel, LogSettings};
 
+/// Where lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTo {
+    /// As containers expect it.
+    Stdout,
+    /// Beside a command whose output is somebody's data.
+    Stderr,
+}
 /// Keeps the log alive; dropping it writes the last lines.
 #[must_use = "dropping it ends the log"]
 pub struct LogGuard(LogWriter);
@@ -43,9 +51,15 @@ impl Drop for LogGuard {
 ///
 /// # Errors
 /// When the writer's thread cannot be started, or a log was set up before.
-pub fn start(settings: LogSettings, dropped: prometheus::IntCounter) -> io::Result<LogGuard> {
-    let writer = LogWriter::start(io::stdout(), dropped)?;
-    let coloured = io::stdout().is_terminal();
+pub fn start(
+    settings: LogSettings,
+    to: LogTo,
+    dropped: prometheus::IntCounter,
+) -> io::Result<LogGuard> {
+    let (writer, coloured) = match to {
+        LogTo::Stdout => (LogWriter::start(io::stdout(), dropped)?, io::stdout().is_terminal()),
+        LogTo::Stderr => (LogWriter::start(io::stderr(), dropped)?, io::stderr().is_terminal()),
+    };
     tracing::subscriber::set_global_default(subscriber(settings, writer.clone(), coloured))
         .map_err(io::Error::other)?;
     Ok(LogGuard(writer))

@@ -201,6 +201,7 @@ pub const fn attempt_error(kind: SendErrorKind) -> &'static str {
     match kind {
         SendErrorKind::Dns | SendErrorKind::DnsTimeout => "dns",
         SendErrorKind::ConnectRefused | SendErrorKind::Connect => "connect",
+        SendErrorKind::OutOfResources => OTHER,
         SendErrorKind::ConnectTimeout => "timeout_connect",
         SendErrorKind::TlsCertificate | SendErrorKind::TlsProtocol => "tls",
         SendErrorKind::Stale => "stale",
@@ -315,6 +316,7 @@ mod tests {
             SendErrorKind::DnsTimeout,
             SendErrorKind::ConnectRefused,
             SendErrorKind::ConnectTimeout,
+            SendErrorKind::OutOfResources,
             SendErrorKind::Connect,
             SendErrorKind::TlsCertificate,
             SendErrorKind::TlsProtocol,

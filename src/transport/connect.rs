@@ -171,6 +171,11 @@ fn handshake_error(error: &io::Error) -> SendError {
 }
 
 fn connect_error(error: &io::Error) -> SendError {
+    use rustix::io::Errno;
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    if error.raw_os_error().is_some_and(|code| ours.iter().any(|e| e.raw_os_error() == code)) {
+        return unsent(SendErrorKind::OutOfResources, format!("forbear lacks resources: {error}"));
+    }
     #[expect(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open")]
     let kind = match error.kind() {
         io::ErrorKind::ConnectionRefused => SendErrorKind::ConnectRefused,

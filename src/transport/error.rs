@@ -21,6 +21,9 @@ pub enum SendErrorKind {
     DnsTimeout,
     /// Nobody listens there.
     ConnectRefused,
+    /// This process has no file descriptor, memory or port left for a connection. Says nothing
+    /// about the upstream.
+    OutOfResources,
     /// No connection in time.
     ConnectTimeout,
     /// Any other failure of connect (unreachable, no file descriptors, reset).

@@ -283,6 +283,10 @@ impl UpstreamPolicy {
         if self.scopes.len() >= SCOPES_MAX && !self.scopes.contains_key(&key) {
             self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || !scope.is_idle(now));
             if self.scopes.len() >= SCOPES_MAX {
+                // What holds nobody back now is the least to lose.
+                self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || scope.binds(now));
+            }
+            if self.scopes.len() >= SCOPES_MAX {
                 key = (route, STRANGERS);
             }
         }

@@ -278,10 +278,13 @@ impl UpstreamPolicy {
         };
         let kind = match retry::permitted(outcome, retry, &ask) {
             Ok(kind) => kind,
-            Err(retry::GiveUp::NotRetryable) => return Verdict::GiveUp(GiveUp::NotRetryable),
-            Err(retry::GiveUp::AttemptsSpent) => return Verdict::GiveUp(GiveUp::AttemptsSpent),
-            Err(retry::GiveUp::BodyNotReplayable) => {
-                return Verdict::GiveUp(GiveUp::BodyNotReplayable);
+            Err(why) => {
+                let opens = self.stands_closed_until(cx, ticket);
+                return Verdict::GiveUp(match why {
+                    retry::GiveUp::NotRetryable => GiveUp::NotRetryable { opens },
+                    retry::GiveUp::AttemptsSpent => GiveUp::AttemptsSpent { opens },
+                    retry::GiveUp::BodyNotReplayable => GiveUp::BodyNotReplayable { opens },
+                });
             }
         };
         let not_before = self.rest(cx, ticket, kind, pause, retry, report);
@@ -344,7 +347,8 @@ impl UpstreamPolicy {
             RepeatKind::Failure => {
                 let (ratio, floor) = (retry.budget_ratio, retry.budget_floor_per_minute);
                 if !is_probe && !self.budget.try_withdraw(ratio, floor, cx.now) {
-                    return Verdict::GiveUp(GiveUp::BudgetSpent);
+                    let opens = self.stands_closed_until(cx, ticket);
+                    return Verdict::GiveUp(GiveUp::BudgetSpent { opens });
                 }
             }
             RepeatKind::Once | RepeatKind::Stale => ticket.used_once = true,
@@ -356,10 +360,12 @@ impl UpstreamPolicy {
 
     /// When breaker and cooldowns, as they stand, would let this exchange through.
     fn opens_at(&mut self, cx: &Context<'_>, ticket: &Ticket) -> MonoTime {
-        match self.check_barriers(cx, &ticket.needs) {
-            Ok(()) => cx.now,
-            Err(obstacle) => obstacle.known_end().unwrap_or(cx.now),
-        }
+        self.stands_closed_until(cx, ticket).unwrap_or(cx.now)
+    }
+
+    /// The same, if anything stands in the way whose end is known.
+    fn stands_closed_until(&mut self, cx: &Context<'_>, ticket: &Ticket) -> Option<MonoTime> {
+        self.check_barriers(cx, &ticket.needs).err()?.known_end()
     }
 }
 

@@ -34,17 +34,30 @@ pub enum Verdict {
     Retry(RetryPlan),
 }
 
-/// Why a failure is given to the client.
+/// Why a failure is given to the client. `opens` is when another request would be let through, if
+/// the upstream or its breaker stands in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GiveUp {
     /// A repeat would not be safe, not help, or is not wanted.
-    NotRetryable,
+    NotRetryable {
+        /// See above.
+        opens: Option<MonoTime>,
+    },
     /// All attempts were used.
-    AttemptsSpent,
+    AttemptsSpent {
+        /// See above.
+        opens: Option<MonoTime>,
+    },
     /// The body cannot be sent again.
-    BodyNotReplayable,
+    BodyNotReplayable {
+        /// See above.
+        opens: Option<MonoTime>,
+    },
     /// Retries are too large a share of the traffic.
-    BudgetSpent,
+    BudgetSpent {
+        /// See above.
+        opens: Option<MonoTime>,
+    },
     /// The next attempt would be later than the exchange may be held.
     DeadlineTooNear {
         /// When it could go.
