@@ -76,7 +76,7 @@ tools() {
   has node || missing+=(nodejs)
   if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}"; fi
   if ! has cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then PATH="$HOME/.cargo/bin:$PATH"; fi
-  has cargo || fail "cargo is missing: get Rust 1.89 or newer from https://rustup.rs, with rustfmt and clippy."
+  has cargo || fail "cargo is missing: install Rust 1.89 or newer with rustup, and rustfmt and clippy with it."
   cargo fmt --version
   cargo clippy --version
   python3 --version
