@@ -91,7 +91,6 @@ async fn a_fixed_window_with_quota_fields_loses_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "the rate behind many short hints is not learned yet: 212 refused for 320 good"]
 async fn a_token_bucket_that_tells_milliseconds_loses_nothing() {
     let limiter = Limiter::TokenBucket { rate_per_s: 100, burst: 50 };
     let world = everything_arrives(limited(limiter, Hints::RetryAfterMs), 10, "").await;
