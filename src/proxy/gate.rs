@@ -210,7 +210,13 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
             let (setting, key) = match limit {
                 Some((true, _)) => ("limits.in_flight_max".to_owned(), None),
                 Some((false, key)) => (format!("keys.{key}.in_flight_max"), Some(key)),
-                None => (format!("upstreams.{name}.in_flight_max"), None),
+                None => (
+                    format!(
+                        "in_flight_max of upstream {name} or of the route, or a limit learned from \
+                         its refusals,"
+                    ),
+                    None,
+                ),
             };
             let detail = format!(
                 "No place in flight within {}: everything that {setting} permits is in use.",

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::reject::{HintRecord, Rejection, shown};
 use super::response_head::{annotate_with, proxy_status_error, whole_seconds};
-use crate::policy::outcome::{Class, Sent, WaitKind, Waits};
+use crate::policy::outcome::{Sent, WaitKind, Waits};
+use crate::telemetry::names;
 use crate::telemetry::story::{AttemptStory, Story};
 
 /// The response of a refusal. With `head_only` (a request with HEAD) it has the fields of the full
@@ -27,6 +28,7 @@ pub fn render(rejection: &Rejection, story: &Story, head_only: bool) -> Response
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VIA, HeaderValue::from_static("1.1 forbear"));
     if let Some((_, wait)) = rejection.retry_at {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
@@ -133,7 +135,7 @@ fn problem_attempt(attempt: &AttemptStory) -> ProblemAttempt {
     ProblemAttempt {
         n: attempt.n,
         status: attempt.status,
-        outcome: class_name(attempt.class),
+        outcome: names::class(attempt.class),
         ms: whole_ms(attempt.took),
         sent: sent_name(attempt.sent),
     }
@@ -147,24 +149,6 @@ fn problem_waits(waited: &Waits) -> ProblemWaits {
         cooldown: ms(WaitKind::Cooldown),
         backoff: ms(WaitKind::Backoff),
         breaker: ms(WaitKind::Breaker),
-    }
-}
-
-/// The word for a class in bodies.
-pub fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Ok => "ok",
-        Class::Permanent => "permanent",
-        Class::Credential => "credential",
-        Class::Throttled => "throttled",
-        Class::Exhausted => "exhausted",
-        Class::Transient => "transient",
-        Class::Misdirected => "misdirected",
-        Class::Unhealthy => "unhealthy",
-        Class::Overloaded => "overloaded",
-        Class::TimedOut => "timed_out",
-        Class::Stale => "stale",
-        Class::Client => "client",
     }
 }
 

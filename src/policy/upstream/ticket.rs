@@ -35,7 +35,7 @@ pub struct Ask {
     pub deadline: MonoTime,
 }
 
-/// A place in line. Neither `Clone` nor `Copy`: it is given up with [`UpstreamPolicy::quit`].
+/// A place in line. Neither `Clone` nor `Copy`: it is given up with [`super::UpstreamPolicy::quit`].
 #[derive(Debug)]
 #[must_use = "a ticket that is not given up stands in line for ever"]
 pub struct Ticket {
@@ -127,7 +127,7 @@ pub struct Sent {
     pub(super) own_breaker: bool,
 }
 
-/// A place in flight. Given back with [`UpstreamPolicy::release`].
+/// A place in flight. Given back with [`super::UpstreamPolicy::release`].
 #[derive(Debug)]
 #[must_use = "a permit that is not released is lost until the process ends"]
 pub struct Permit {

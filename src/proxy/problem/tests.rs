@@ -3,6 +3,7 @@
 use super::*;
 use crate::gateway::route::tests::upstream;
 use crate::gateway::route::{NoRoute, Routes};
+use crate::policy::outcome::Class;
 use crate::policy::outcome::HintSource;
 use crate::policy::time::WallTime;
 use crate::proxy::reject::Code;
