@@ -15,7 +15,6 @@ use crate::policy::breaker::Transition;
 use crate::policy::limits::UpstreamId;
 use crate::policy::line::{RouteId, TicketId};
 use crate::policy::settings::UpstreamSettings;
-use crate::policy::time::MonoTime;
 use crate::policy::upstream::{Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy};
 use crate::proxy::head::UpstreamHead;
 use crate::telemetry::upstream::UpstreamMetrics;
@@ -215,10 +214,5 @@ impl Upstream {
     /// The settings of a route, by its place in the configuration.
     pub fn route(&self, index: usize) -> Option<&crate::config::settings::RouteConfig> {
         self.config.routes.get(index)
-    }
-
-    /// When `at` will be, from now; zero if it is past.
-    pub fn until(&self, at: MonoTime) -> std::time::Duration {
-        at.since(self.state.common.clock.now())
     }
 }

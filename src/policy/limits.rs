@@ -158,15 +158,6 @@ impl Limits {
         Ok(())
     }
 
-    /// Takes permits whatever the limits say (shadow mode counts, but does not hold back).
-    pub fn take_anyway(&mut self, pools: &[PoolId]) {
-        for id in std::iter::once(&PROCESS).chain(pools) {
-            if let Some(pool) = self.pools.get_mut(id) {
-                pool.in_use += 1;
-            }
-        }
-    }
-
     /// Gives the permits back.
     pub fn give_back(&mut self, pools: &[PoolId]) {
         for id in std::iter::once(&PROCESS).chain(pools) {
