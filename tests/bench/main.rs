@@ -1,0 +1,56 @@
+//! Everything about forbear that is measured rather than promised, in one program:
+//! `cargo bench -- --help`.
+//!
+//! | command | answers |
+//! |---|---|
+//! | `micro` | what one step costs, and how that grows with upstreams, keys, scopes and queues |
+//! | `peers` | CPU, system calls, latency and memory beside other proxies, in the same rounds |
+//! | `job` | how long a rate-limited job takes beside clients that retry by themselves |
+//! | `cost` | instructions and allocations per request, which do not depend on the clock |
+//!
+//! `origin` and `load` are the two ends of `peers`, `job` and `cost`; each is a process of its own, so that
+//! the scheduler accounts for it separately and it can be pinned to another core.
+
+use clap::{Parser, Subcommand};
+
+mod cost;
+
+mod job;
+
+mod micro;
+
+mod peers;
+
+/// Measures forbear.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// What `cargo bench` adds by itself.
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What one step costs, and how that grows
+    Micro(micro::Options),
+    /// Beside nginx, HAProxy and Envoy, whichever are found on the PATH
+    Peers(peers::Options),
+    /// The rate-limited job, beside clients that retry by themselves
+    Job(job::Options),
+    /// Instructions and allocations per request, under valgrind
+    Cost(cost::Options),
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> Outcome {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Command::Micro(options) => micro::run(options),
+        Command::Peers(options) => peers::run(options),
+        Command::Job(options) => job::run(options),
+        Command::Cost(options) => cost::run(options),
+    }
+}
