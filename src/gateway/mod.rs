@@ -238,7 +238,10 @@ impl Common {
             let Some(id) = pending.pop_front() else { return };
             let state = self.states().get(&id).and_then(Weak::upgrade);
             match state {
-                Some(state) => pending.extend(state.with_own(|policy, cx| policy.turn(cx)).1),
+                Some(state) => {
+                    let now = self.clock.now();
+                    pending.extend(state.with_own(now, |policy, cx| policy.turn(cx)).1);
+                }
                 None => {
                     let mut limits = self.limits();
                     limits.forget(id);

@@ -15,6 +15,7 @@ use crate::policy::breaker::Transition;
 use crate::policy::limits::UpstreamId;
 use crate::policy::line::{RouteId, TicketId};
 use crate::policy::settings::UpstreamSettings;
+use crate::policy::time::MonoTime;
 use crate::policy::upstream::{Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy};
 use crate::proxy::head::UpstreamHead;
 use crate::telemetry::upstream::UpstreamMetrics;
@@ -83,7 +84,17 @@ impl UpstreamState {
     /// Asks or tells the policy something. Everything that follows from it has been done when this
     /// returns.
     pub fn with<R>(&self, f: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R) -> R {
-        let (result, turns) = self.with_own(f);
+        self.with_at(self.common.clock.now(), f)
+    }
+
+    /// As [`Self::with`], by a clock that was read just before. An earlier time than the present
+    /// one is the safe side: nothing ends sooner by it.
+    pub fn with_at<R>(
+        &self,
+        now: MonoTime,
+        f: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R,
+    ) -> R {
+        let (result, turns) = self.with_own(now, f);
         if !turns.is_empty() {
             self.common.give_turns(turns);
         }
@@ -93,9 +104,9 @@ impl UpstreamState {
     /// As [`Self::with`], and whose turn it is at shared limits is the caller's to act on.
     pub(super) fn with_own<R>(
         &self,
+        now: MonoTime,
         f: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R,
     ) -> (R, Vec<UpstreamId>) {
-        let now = self.common.clock.now();
         let (result, events, turns, metrics) = {
             let mut locked = self.lock();
             let Locked { policy, settings, metrics } = &mut *locked;

@@ -48,6 +48,7 @@ use self::reject::Rejection;
 use self::response_head::Follows;
 use self::target::Target;
 use self::upgrade::Tunnel;
+use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
 use crate::policy::time::MonoTime;
 use crate::serve::connection::Connection;
@@ -134,13 +135,14 @@ async fn handle(
         upstream: &prepared.upstream,
         route: prepared.route,
         parts: &parts,
-        path: &prepared.path,
-        query: prepared.query.as_deref(),
+        path: prepared.path,
+        query: prepared.query,
         directives: &prepared.directives,
         safety: directives::safety(&parts.method, &parts.headers, &prepared.directives),
         upgrade: head::upgrade(&parts),
         body: &body,
         expects_continue,
+        anchor: teller.anchor,
         deadline: prepared.deadline,
         number: next_number(),
     };
@@ -160,22 +162,22 @@ async fn handle(
 }
 
 /// A request that may go on.
-struct Prepared {
-    upstream: Arc<crate::gateway::upstream::Upstream>,
+struct Prepared<'a> {
+    upstream: Arc<Upstream>,
     route: usize,
-    path: String,
-    query: Option<String>,
+    path: &'a str,
+    query: Option<&'a str>,
     directives: Directives,
     deadline: MonoTime,
 }
 
 /// Head, route and the client's wishes.
-fn prepare(
-    gateway: &Arc<Gateway>,
-    parts: &Parts,
+fn prepare<'a>(
+    gateway: &Gateway,
+    parts: &'a Parts,
     connection: &Connection,
     teller: &mut Teller,
-) -> Result<Prepared, Rejection> {
+) -> Result<Prepared<'a>, Rejection> {
     head::check(parts)?;
     let target = Target::parse(parts, connection.local())?;
     let own = match connection.listener() {
@@ -203,14 +205,14 @@ fn prepare(
         story.keys.extend(default_key);
     }
     if common.is_draining() {
-        return Err(Rejection::draining(common.clock.wall()));
+        return Err(Rejection::draining(teller.anchor.wall));
     }
-    let deadline = directives.deadline.map_or(MonoTime::MAX, |left| common.clock.now() + left);
+    let deadline = directives.deadline.map_or(MonoTime::MAX, |left| teller.anchor.mono + left);
     Ok(Prepared {
         upstream: upstream.clone(),
         route: found.route,
-        path: found.path.to_owned(),
-        query: found.query.map(str::to_owned),
+        path: found.path,
+        query: found.query,
         directives,
         deadline,
     })
@@ -230,7 +232,7 @@ async fn relay_down(
     mut teller: Teller,
     connection: &Arc<Connection>,
 ) -> Response<DownBody> {
-    let Relay { mut parts, body, retry_at } = relay;
+    let Relay { mut parts, body, at, retry_at } = relay;
     let upstream_side = parts.extensions.remove::<OnUpgrade>();
     let method = &exchange.parts.method;
     let follows = match response_head::downstream_response(&mut parts, method, upgrade.as_ref()) {
@@ -245,8 +247,9 @@ async fn relay_down(
             return refuse(teller, rejection, Some(exchange.body), connection).await;
         }
     };
-    let anchor = exchange.gateway.common.clock.anchor();
-    if let Some(at) = retry_at {
+    let clock = &exchange.gateway.common.clock;
+    let retry = retry_at.map(|at| (at, clock.anchor()));
+    if let Some((at, anchor)) = retry {
         response_head::raise_retry_after(&mut parts.headers, at.since(anchor.mono), anchor.wall);
     }
     teller.story.status = parts.status.as_u16();
@@ -254,13 +257,15 @@ async fn relay_down(
     if follows == Follows::Upgraded {
         teller.story.decision = Decision::Upgraded;
     }
-    response_head::annotate(&mut parts.headers, &teller.story, retry_at.map(|at| anchor.wall(at)));
+    let name = exchange.upstream.head.name.clone();
+    let retry_at = retry.map(|(at, anchor)| anchor.wall(at));
+    response_head::annotate(&mut parts.headers, &teller.story, name, retry_at);
     // What is left of the body may still be on its way up; nobody must wait for its connection.
     if connection.protocol() == Protocol::Http1 && !exchange.body.ended() {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         connection.close_after();
     }
-    teller.headed();
+    teller.headed(at);
     let body = match (body, follows) {
         (RelayBody::Streaming(streaming), Follows::Upgraded) => {
             let (_, in_flight) = *streaming;
