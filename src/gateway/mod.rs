@@ -239,8 +239,9 @@ impl Common {
             let state = self.states().get(&id).and_then(Weak::upgrade);
             match state {
                 Some(state) => {
-                    let now = self.clock.now();
-                    pending.extend(state.with_own(now, |policy, cx| policy.turn(cx)).1);
+                    let mut turns = Vec::new();
+                    state.with_own(self.clock.now(), &mut turns, |policy, cx| policy.turn(cx));
+                    pending.extend(turns);
                 }
                 None => {
                     let mut limits = self.limits();

@@ -13,9 +13,10 @@ use http::response::Parts;
 use http_body_util::BodyExt;
 
 use super::exchange::{Exchange, Keys, Teller};
-use super::gate::{self, InFlight, Place, Stop, seconds};
+use super::gate::{self, Place, Stop, seconds};
 use super::head;
 use super::reject::{Code, Rejection};
+use super::relay::Flow;
 use crate::gateway::Common;
 use crate::policy::classify::{Failure, Observed, classify};
 use crate::policy::outcome::{Class, Outcome, Waits};
@@ -45,7 +46,7 @@ pub(super) struct Relay {
 /// Where the bytes come from.
 pub(super) enum RelayBody {
     /// The upstream, still sending; the place in flight goes with it.
-    Streaming(Box<(ResponseBody, InFlight)>),
+    Streaming(Box<Flow>),
     /// Kept from an earlier attempt.
     Kept(Bytes),
 }
@@ -125,7 +126,8 @@ pub(super) async fn run(
                 let (decision, retry_at) = given_up(&verdict);
                 conclude(teller, decision, outcome.class);
                 let (parts, body) = response.into_parts();
-                let body = RelayBody::Streaming(Box::new((body, in_flight)));
+                let body =
+                    RelayBody::Streaming(Box::new(Flow { body, in_flight: Some(in_flight) }));
                 return Ok(Relay { parts, body, at: now, retry_at });
             }
             (verdict, Err(error)) => {

@@ -192,10 +192,11 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    pub(super) fn begin(gateway: &Arc<Gateway>, method: http::Method, path: &str) -> Self {
+    /// Boxed, since it goes through many hands.
+    pub(super) fn begin(gateway: &Arc<Gateway>, method: http::Method, path: &str) -> Box<Self> {
         let anchor = gateway.common.clock.anchor();
         let wall = anchor.wall;
-        Self {
+        Box::new(Self {
             story: Story {
                 id: RequestId::new(wall, crate::gateway::Common::chance()),
                 started: wall,
@@ -222,7 +223,7 @@ impl Teller {
             anchor,
             headed: None,
             told: false,
-        }
+        })
     }
 
     pub(super) fn routed(&mut self, upstream: &Arc<Upstream>, route: usize) {

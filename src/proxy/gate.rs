@@ -111,17 +111,17 @@ impl Place {
         let (Some(sent), Some(permit)) = (in_flight.sent.take(), &in_flight.permit) else {
             return Verdict::Relay;
         };
-        let Some(mut ticket) = self.ticket.take() else { return Verdict::Relay };
-        let (verdict, ticket) = self.state.with_at(now, |policy, cx| {
-            let verdict = policy.settle(cx, &mut ticket, sent, permit, report);
-            if let Verdict::Retry(_) = verdict {
-                return (verdict, Some(ticket));
+        let place = &mut self.ticket;
+        self.state.with_at(now, |policy, cx| {
+            let Some(ticket) = place else { return Verdict::Relay };
+            let verdict = policy.settle(cx, ticket, sent, permit, report);
+            if !matches!(verdict, Verdict::Retry(_))
+                && let Some(ticket) = place.take()
+            {
+                policy.quit(cx, ticket);
             }
-            policy.quit(cx, ticket);
-            (verdict, None)
-        });
-        self.ticket = ticket;
-        verdict
+            verdict
+        })
     }
 
     /// What a refused exchange waited at last.

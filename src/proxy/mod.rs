@@ -16,6 +16,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use pin_project_lite::pin_project;
 
 pub mod target;
 
@@ -78,21 +79,8 @@ impl Exchanges for Proxy {
     ) -> impl Future<Output = Response<DownBody>> + Send + 'static {
         let gateway = self.live.load_full();
         let metrics = gateway.common.metrics.clone();
-        let whole = Box::pin(handle(gateway, intake, connection));
-        async move { answer(whole, &metrics).await }
+        Caught { whole: handle(gateway, intake, connection), metrics }
     }
-}
-
-/// The answer of an exchange, or that of a bug in it.
-async fn answer(
-    whole: Pin<Box<impl Future<Output = Response<DownBody>>>>,
-    metrics: &Metrics,
-) -> Response<DownBody> {
-    Caught(whole).await.unwrap_or_else(|()| {
-        metrics.panics.inc();
-        tracing::error!("an exchange panicked; it was answered, and the others go on");
-        plain_internal()
-    })
 }
 
 impl Proxy {
@@ -229,7 +217,7 @@ async fn relay_down(
     upgrade: Option<HeaderValue>,
     downstream: Option<OnUpgrade>,
     exchange: &Exchange<'_>,
-    mut teller: Teller,
+    mut teller: Box<Teller>,
     connection: &Arc<Connection>,
 ) -> Response<DownBody> {
     let Relay { mut parts, body, at, retry_at } = relay;
@@ -268,21 +256,19 @@ async fn relay_down(
     teller.headed(at);
     let body = match (body, follows) {
         (RelayBody::Streaming(streaming), Follows::Upgraded) => {
-            let (_, in_flight) = *streaming;
             parts.headers.remove(CONNECTION);
             return switch(
                 parts,
                 upgrade,
                 downstream,
                 upstream_side,
-                in_flight,
+                streaming.in_flight,
                 teller,
                 connection,
             );
         }
         (RelayBody::Streaming(streaming), Follows::Body | Follows::Nothing) => {
-            let (body, in_flight) = *streaming;
-            DownBody::stream(body, in_flight, exchange.body.clone(), teller)
+            DownBody::stream(streaming, exchange.body.clone(), teller)
         }
         (RelayBody::Kept(bytes), Follows::Body | Follows::Nothing | Follows::Upgraded) => {
             DownBody::whole(bytes, teller)
@@ -299,8 +285,8 @@ fn switch(
     upgrade: Option<HeaderValue>,
     downstream: Option<OnUpgrade>,
     upstream: Option<OnUpgrade>,
-    in_flight: gate::InFlight,
-    teller: Teller,
+    in_flight: Option<gate::InFlight>,
+    teller: Box<Teller>,
     connection: &Arc<Connection>,
 ) -> Response<DownBody> {
     connection.upgrade_settled(true);
@@ -317,33 +303,35 @@ fn switch(
 
 /// The one way out of every answer that forbear makes itself. What the client still sends is read
 /// within small bounds, or the connection closes behind the answer: an unread body must never
-/// become the next request.
-async fn refuse(
-    mut teller: Teller,
+/// become the next request. Boxed, so that exchanges that are let through do not carry its state.
+fn refuse<'a>(
+    mut teller: Box<Teller>,
     mut rejection: Rejection,
-    body: Option<&Replay>,
-    connection: &Arc<Connection>,
-) -> Response<DownBody> {
-    teller.rejected(&rejection);
-    let is_drained = match body {
-        Some(body) if !rejection.close => body.drain(DRAIN_BYTES_MAX, DRAIN_TIME_MAX).await,
-        Some(_) | None => false,
-    };
-    teller.story.bytes_up = body.map_or(0, Replay::bytes_seen);
-    if !is_drained && connection.protocol() == Protocol::Http1 {
-        rejection.close = true;
-    }
-    if connection.protocol() == Protocol::Http2 {
-        rejection.close = false;
-    }
-    if rejection.close {
-        connection.close_after();
-    }
-    connection.upgrade_settled(false);
-    let is_head = teller.story.method == Method::HEAD;
-    let response = problem::render(&rejection, &teller.story, is_head);
-    teller.story.ending = Ending::Rejected(rejection.code.name());
-    response.map(|bytes| DownBody::whole(bytes, teller))
+    body: Option<&'a Replay>,
+    connection: &'a Connection,
+) -> Pin<Box<impl Future<Output = Response<DownBody>> + use<'a>>> {
+    Box::pin(async move {
+        teller.rejected(&rejection);
+        let is_drained = match body {
+            Some(body) if !rejection.close => body.drain(DRAIN_BYTES_MAX, DRAIN_TIME_MAX).await,
+            Some(_) | None => false,
+        };
+        teller.story.bytes_up = body.map_or(0, Replay::bytes_seen);
+        if !is_drained && connection.protocol() == Protocol::Http1 {
+            rejection.close = true;
+        }
+        if connection.protocol() == Protocol::Http2 {
+            rejection.close = false;
+        }
+        if rejection.close {
+            connection.close_after();
+        }
+        connection.upgrade_settled(false);
+        let is_head = teller.story.method == Method::HEAD;
+        let response = problem::render(&rejection, &teller.story, is_head);
+        teller.story.ending = Ending::Rejected(rejection.code.name());
+        response.map(|bytes| DownBody::whole(bytes, teller))
+    })
 }
 
 fn plain_internal() -> Response<DownBody> {
@@ -369,19 +357,26 @@ fn next_number() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A panic in one exchange ends that exchange and nothing else.
-struct Caught<F>(Pin<Box<F>>);
+pin_project! {
+    /// The answer of an exchange, or that of a bug in it: a panic ends one exchange and nothing else.
+    struct Caught<F> {
+        #[pin]
+        whole: F,
+        metrics: Arc<Metrics>,
+    }
+}
 
-impl<F: Future> Future for Caught<F> {
-    type Output = Result<F::Output, ()>;
+impl<F: Future<Output = Response<DownBody>>> Future for Caught<F> {
+    type Output = Response<DownBody>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(_) => Poll::Ready(Err(())),
-        }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<DownBody>> {
+        let this = self.project();
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| this.whole.poll(cx)));
+        polled.unwrap_or_else(|_| {
+            this.metrics.panics.inc();
+            tracing::error!("an exchange panicked; it was answered, and the others go on");
+            Poll::Ready(plain_internal())
+        })
     }
 }
 

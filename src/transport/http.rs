@@ -30,6 +30,7 @@ use super::error::{SendError, SendErrorKind};
 use super::failure::{Facts, late, of_hyper, too_many_informational};
 use super::timer::Alarm;
 use super::{Target, head};
+use crate::io::poll_write_pieces;
 
 /// A response head may be this large, on the wire, and so may all informational ones before it;
 /// hyper reads bodies through the same buffer.
@@ -356,7 +357,7 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
+        let outcome = poll_write_pieces(Pin::new(&mut self.io), cx, pieces);
         self.record(outcome)
     }
 

@@ -3,46 +3,17 @@
 //! Times here bound I/O and are never shown, stored or decided upon, so they do not pass through
 //! the policy's clock. They come from tokio's timers, which a test can pause.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
+
+pub(super) use crate::io::{Alarm, now};
 
 /// The moment `span` from now; a span too long to count is simply very far away.
 pub(super) fn after(span: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
     now() + span.min(FAR)
-}
-
-/// The present.
-#[expect(clippy::disallowed_methods, reason = "see the top: it bounds I/O and decides nothing")]
-pub(super) fn now() -> Instant {
-    Instant::now()
-}
-
-/// A timer for waits that seldom come to their end.
-///
-/// It is left at the end of an earlier wait and moved when that comes, once per expiry instead of
-/// once per wait: this keeps the timer wheel out of the fast path.
-#[derive(Default)]
-pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
-
-impl Alarm {
-    /// Ready at `due`. Nothing is remembered of it: the next call may name another moment.
-    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if sleep.deadline() > due {
-            sleep.as_mut().reset(due);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if sleep.deadline() >= due {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(due);
-        }
-    }
 }
 
 /// A bound on each single wait for a peer. Only waiting counts: time in which we did not ask for
