@@ -34,7 +34,7 @@ use clap::Args;
 mod calls;
 mod measure;
 pub(crate) mod process;
-mod proxies;
+pub(crate) mod proxies;
 mod table;
 
 use measure::Bench;

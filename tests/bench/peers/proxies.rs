@@ -3,6 +3,7 @@
 //! The templates beside this file are to be equivalent: all take the first segment off the path, keep
 //! connections on both sides, verify the origin's certificate, repeat what failed, and log no success.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -40,11 +41,18 @@ pub(crate) struct Proxy {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) program: PathBuf,
+    /// What stands before the program, such as `valgrind`.
+    wrapper: Vec<String>,
 }
 
 impl Proxy {
     fn new(name: &str, kind: Kind, program: PathBuf) -> Self {
-        Self { name: name.to_owned(), kind, program }
+        Self { name: name.to_owned(), kind, program, wrapper: Vec::new() }
+    }
+
+    /// forbear as an argument of another program.
+    pub(crate) fn forbear_under(wrapper: Vec<String>, program: &Path) -> Self {
+        Self { wrapper, ..Self::new("forbear", Kind::Forbear, program.to_owned()) }
     }
 
     /// forbear, or its builds that were named as `NAME=PATH`, and every peer on the PATH; of these only
@@ -107,7 +115,9 @@ impl Proxy {
     }
 
     fn command(&self, file: &Path, workers: usize) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut words = self.wrapper.iter().map(OsStr::new).chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         match self.kind {
             Kind::Forbear => command.args(["run", "-c"]).arg(file),
             Kind::Nginx => command.args(["-e", "stderr", "-c"]).arg(file),
