@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use forbear::policy::limits::{Limits, UpstreamId};
 use forbear::policy::settings::KeySettings;
 
 use super::harness::{Case, Pass};
@@ -54,9 +55,15 @@ pub(super) const CASES: &[Case] = &[
         setup: refused,
     },
     Case {
+        name: "policy/turns",
+        what: "a permit of the process goes from one to the next of so many upstreams that wait",
+        sizes: &[1, 10, 100, 1_000, 10_000],
+        setup: turns,
+    },
+    Case {
         name: "policy/scopes-full",
         what: "an exchange of a stranger, while so many scopes pause",
-        sizes: &[1, 10, 100, 1_000, 10_000],
+        sizes: &[1, 10, 100, 1_000, 1_024],
         setup: strangers,
     },
 ];
@@ -128,4 +135,21 @@ fn strangers(size: usize) -> Pass {
         world.exchange(0, needs(1, 10 + credential, &[]), throttled(Duration::from_secs(86_400)));
     }
     Box::new(move || world.exchange(0, needs(0, 1, &[]), served()))
+}
+
+fn turns(size: usize) -> Pass {
+    let mut settings = no_limits();
+    settings.in_flight_max = 1;
+    let mut limits = Limits::new(&settings);
+    for id in 0..=u32::try_from(size).unwrap_or(0) {
+        // The first has the permit, the others wait for it.
+        let _ = limits.try_take(UpstreamId(id), &[]);
+    }
+    Box::new(move || {
+        limits.give_back(&[]);
+        for id in limits.take_turns() {
+            limits.try_take(id, &[]).expect("it is its turn");
+            limits.try_take(id, &[]).expect_err("there is one permit");
+        }
+    })
 }
