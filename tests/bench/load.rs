@@ -90,8 +90,6 @@ pub(crate) struct Report {
     pub(crate) p50_us: f64,
     /// Of the latencies, in microseconds.
     pub(crate) p99_us: f64,
-    /// Of the latencies, in microseconds.
-    pub(crate) max_us: f64,
 }
 
 /// Connects, warms up, measures, reports.
@@ -395,7 +393,6 @@ impl State {
             seconds: elapsed.as_secs_f64(),
             p50_us: at(0.5),
             p99_us: at(0.99),
-            max_us: at(1.0),
         }
     }
 }
