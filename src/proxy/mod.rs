@@ -170,9 +170,7 @@ fn prepare<'a>(
     let target = Target::parse(parts, connection.local())?;
     let own = match connection.listener() {
         ListenerId::Main(_) => None,
-        ListenerId::Upstream(name) => {
-            gateway.upstreams.iter().position(|upstream| upstream.config.name == *name)
-        }
+        ListenerId::Upstream(name) => gateway.routes.named(name),
     };
     let found = gateway
         .routes
