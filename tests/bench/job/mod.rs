@@ -50,7 +50,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 60)]
     timeout: u32,
     /// A job that takes longer, in seconds, is ended; what it has not got by then is lost
-    #[arg(long, default_value_t = 25)]
+    #[arg(long, default_value_t = 20)]
     job_timeout: u32,
 }
 
@@ -121,9 +121,9 @@ async fn measure(options: &Options) -> Result<String, Box<dyn std::error::Error>
     // Rounds are outermost, so that whatever else the machine does meets all rows alike.
     let todo = (1..=options.rounds).flat_map(|round| rows.iter().map(move |row| (round, row)));
     let todo = RefCell::new(todo);
+    // A closure, so that nothing stays borrowed while a job runs.
+    let next = || todo.borrow_mut().next();
     let lane = async || -> crate::Outcome {
-        // Of a statement of its own, so that the borrow ends before the wait.
-        let next = || todo.borrow_mut().next();
         while let Some((round, row)) = next() {
             let run = one_run(&python, &here.join("clients.py"), row, options).await?;
             let (policy, client) = (row.case.policy.name(), row.client.name());

@@ -77,11 +77,11 @@ pub(crate) async fn virtual_environment(wanted: &Path) -> Result<PathBuf> {
 }
 
 async fn finish(command: &mut Command) -> Result<()> {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn()?;
-    match timeout(INSTALL_MAX, child.wait()).await {
-        Ok(status) if status.as_ref().is_ok_and(|status| status.success()) => Ok(()),
-        other => Err(format!("{command:?} failed: {other:?}").into()),
+    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    let ended = timeout(INSTALL_MAX, async { command.spawn()?.wait().await }).await;
+    match ended {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(_) | Err(_) => Err(format!("{command:?}: {ended:?}").into()),
     }
 }
 
