@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use forbear::demo::api::FakeApi;
-use forbear::demo::record::Counters;
+use forbear::demo::record::{Counters, RequestRecord};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
@@ -19,16 +19,23 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// forbear binds loopback ports and is ready; a busy machine needs a part of this.
 const READY_MAX: Duration = Duration::from_secs(20);
 
+/// What was sent before the first refusal was heard arrives sooner than this after it, also on a busy
+/// machine.
+const ON_THE_WAY: Duration = Duration::from_millis(100);
+
 /// A slow package registry needs a part of this.
 const INSTALL_MAX: Duration = Duration::from_secs(300);
 
 /// One job, as the client and as the API saw it.
+#[derive(Default)]
 pub(crate) struct Run {
     /// To the last answer.
     pub(crate) took: Duration,
     pub(crate) good: u32,
     pub(crate) lost: u32,
     pub(crate) seen: Counters,
+    /// 429s that came [`ON_THE_WAY`] or more after the first of those without a 2xx between them.
+    pub(crate) late: u32,
     /// It was ended before it was finished.
     pub(crate) cut: bool,
 }
@@ -42,10 +49,10 @@ impl Run {
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { took, good, lost, seen, cut } = self;
+        let Self { took, good, lost, seen, late, cut } = self;
         write!(
             f,
-            "{:.2} s{}, {good} good, {lost} lost, {} refused ({} in a pause), {} failed",
+            "{:.2} s{}, {good} good, {lost} lost, {} refused ({} in a pause, {late} late), {} failed",
             took.as_secs_f64(),
             if *cut { " (cut)" } else { "" },
             seen.refused,
@@ -108,8 +115,7 @@ pub(crate) async fn one_run(
     job.args([case.items, options.workers, options.timeout].map(|number| number.to_string()));
     let mut child = job.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let out = child.stdout.take().ok_or("the job has no output")?;
-    let mut run =
-        Run { took: Duration::ZERO, good: 0, lost: 0, seen: Counters::default(), cut: false };
+    let mut run = Run::default();
     let all = Duration::from_secs(options.job_timeout.into());
     match timeout(all, follow(out, &mut run)).await {
         Ok(followed) => {
@@ -125,11 +131,25 @@ pub(crate) async fn one_run(
         }
     }
     run.lost = case.items - run.good;
-    run.seen = api.counters();
+    (run.seen, run.late) = (api.counters(), late(&api.log()));
     if let Some(forbear) = forbear {
         forbear.stop().await?;
     }
     Ok(run)
+}
+
+fn late(log: &[RequestRecord]) -> u32 {
+    let (mut late, mut first) = (0, None);
+    for record in log {
+        match record.status {
+            Some(429) => {
+                late += u32::from(record.at >= *first.get_or_insert(record.at) + ON_THE_WAY);
+            }
+            Some(200..=299) => first = None,
+            Some(_) | None => {}
+        }
+    }
+    late
 }
 
 /// Reads what became of each item.

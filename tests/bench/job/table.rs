@@ -44,13 +44,14 @@ impl Row {
         }
     }
 
-    fn in_a_pause(&self) -> String {
+    /// Only of an API that names waits.
+    fn in_a_wait(&self, number: impl Fn(&Run) -> u32) -> String {
         match self.case.api.hints {
             Hints::None => "–".to_owned(),
             Hints::RetryAfterSeconds
             | Hints::RetryAfterMs
             | Hints::RetryAfterDate
-            | Hints::RateLimitFields => self.cell(0, |run| run.seen.refused_during_pause.into()),
+            | Hints::RateLimitFields => self.cell(0, |run| number(run).into()),
         }
     }
 }
@@ -78,18 +79,19 @@ pub(crate) fn render(rows: &[Row], options: &Options) -> String {
     }
     text.push_str(
         "\n| policy | client | time × optimum | lost | refused per good answer | during a wait that \
-         it had named |\n|---|---|---:|---:|---:|---:|\n",
+         it had named | 100 ms into it |\n|---|---|---:|---:|---:|---:|---:|\n",
     );
     for row in rows {
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} |",
             row.case.policy.name(),
             row.client.name(),
             row.time(),
             row.cell(0, |run| run.lost.into()),
             row.cell(2, Run::refused_per_good),
-            row.in_a_pause(),
+            row.in_a_wait(|run| run.seen.refused_during_pause),
+            row.in_a_wait(|run| run.late),
         )
         .expect(INFALLIBLE);
     }
@@ -97,7 +99,8 @@ pub(crate) fn render(rows: &[Row], options: &Options) -> String {
         text,
         "\nA time is struck out where items were lost: giving up is quick. An item is lost when its \
          client gave up, or when the job was ended after {job_timeout} s, which a > shows. A client \
-         waits {timeout} s for an answer. Refused are 429, 503 and cut connections. The optimum is \
+         waits {timeout} s for an answer. Refused are 429, 503 and cut connections; what comes in the \
+         first 100 ms of a wait may have been on its way when the wait was named. The optimum is \
          that of a client which knows the API and has any number of connections; beside it is what \
          it takes with these threads and no more knowledge than the API gives away in whole seconds."
     )
