@@ -26,7 +26,7 @@ pub const POOLS_MAX: usize = 10_000;
 pub struct UpstreamId(pub u32);
 
 /// Names a pool of permits. Pools are never renumbered while somebody holds or awaits a permit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(u32);
 
 /// All pools of permits that are not one upstream's own.

@@ -178,7 +178,9 @@ impl UpstreamPolicy {
         self.line.unpark_due(cx.now);
         self.call_pools(&ticket.needs.pools);
         self.pump(cx);
-        if !self.line.has_lane(&ticket.needs) {
+        if !self.line.has_lane(&ticket.needs)
+            && self.yields_to(cx, ticket.id, &ticket.needs).is_none()
+        {
             match self.start(cx, &ticket.needs) {
                 Ok(grant) => {
                     ticket.granted = Some(grant);
@@ -264,9 +266,8 @@ impl UpstreamPolicy {
 
     /// It is this upstream's turn at a shared limit, or time has passed: look who can go.
     pub fn turn(&mut self, cx: &mut Context<'_>) {
-        let pools = self.line.parked_pools();
-        for pool in pools {
-            self.line.unpark_first(Place::Pool(pool));
+        for pool in &self.awaited {
+            self.line.unpark_first(Place::Pool(*pool));
         }
         self.line.unpark_due(cx.now);
         self.pump(cx);
