@@ -21,6 +21,7 @@ use super::line::{CredentialId, Line, Place, RouteId, TicketId};
 use super::outcome::Waits;
 use super::scope::Scope;
 use super::settings::{RouteSettings, UpstreamSettings};
+use super::time::MonoTime;
 
 mod attempt;
 mod force;
@@ -55,6 +56,8 @@ pub struct UpstreamPolicy {
     forced: Option<Forced>,
     scopes: IdMap<(RouteId, CredentialId), Scope>,
     credentials: IdMap<CredentialId, Scope>,
+    /// Before this, a full table of scopes is not looked through for room again.
+    tidy_at: MonoTime,
     whole: Scope,
     budget: RetryBudget,
     /// Changes whenever a barrier went up, so that a grant from before is looked at again.
@@ -92,6 +95,7 @@ impl UpstreamPolicy {
             forced: None,
             scopes: IdMap::default(),
             credentials: IdMap::default(),
+            tidy_at: MonoTime::ZERO,
             whole: Scope::default(),
             budget: RetryBudget::default(),
             tightened: 0,

@@ -1,8 +1,11 @@
 //! Who waits where, and what it costs them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::policy::limits::PoolId;
+use crate::policy::outcome::{Safety, WaitKind};
 
 fn needs(route: u16) -> Needs {
     Needs {

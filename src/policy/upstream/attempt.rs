@@ -23,6 +23,10 @@ const PROBE_LEASE: Duration = Duration::from_secs(30);
 /// again this often.
 const SLOW_START_LOOK: Duration = Duration::from_secs(1);
 
+/// A full table is looked through for room this often at most: every stranger would else pay for
+/// all who are known.
+const TIDY_PAUSE: Duration = Duration::from_secs(1);
+
 impl UpstreamPolicy {
     /// Takes circuit, cooldown, quota and permits, or nothing.
     pub(super) fn start(&mut self, cx: &mut Context<'_>, needs: &Needs) -> Result<Grant, Obstacle> {
@@ -299,15 +303,17 @@ impl UpstreamPolicy {
     ) -> ((RouteId, CredentialId), &mut Scope) {
         const STRANGERS: CredentialId = CredentialId::STRANGERS;
         let mut key = (route, credential);
-        if self.scopes.len() >= SCOPES_MAX && !self.scopes.contains_key(&key) {
+        let is_full = self.scopes.len() >= SCOPES_MAX && !self.scopes.contains_key(&key);
+        if is_full && now >= self.tidy_at {
+            self.tidy_at = now + TIDY_PAUSE;
             self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || !scope.is_idle(now));
             if self.scopes.len() >= SCOPES_MAX {
                 // What holds nobody back now is the least to lose.
                 self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || scope.binds(now));
             }
-            if self.scopes.len() >= SCOPES_MAX {
-                key = (route, STRANGERS);
-            }
+        }
+        if is_full && self.scopes.len() >= SCOPES_MAX {
+            key = (route, STRANGERS);
         }
         (key, self.scopes.entry(key).or_default())
     }
