@@ -10,6 +10,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`policy`] | the pure core: decisions from facts, without clock, lock, task or socket |
+//! | [`profiles`] | known APIs, as data |
 //! | [`config`] | what was typed becomes [`config::settings::Settings`], or every problem at once |
 //! | [`transport`] | one attempt's bytes towards an upstream; knows nothing of policy |
 //! | [`telemetry`] | one finished story feeds metrics, access log and response fields |
@@ -110,6 +111,8 @@
 //! | refusal, rejection | forbear's own answer, with a stable code |
 
 pub mod policy;
+
+pub mod profiles;
 
 pub mod config;
 
