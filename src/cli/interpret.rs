@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{EXIT_USAGE, complain};
 use crate::gateway::clock::Clock;
 use crate::policy::hints::{self, BODY_PREFIX, Interpretation, Quota, Response};
-use crate::policy::profile::{Profile, Unit};
+use crate::policy::profile::{Answer, Profile, Unit};
 use crate::policy::time::WallTime;
 use crate::profiles;
 
@@ -74,6 +74,31 @@ pub fn interpret(args: &InterpretArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Reads anything with every profile and checks what must hold for all of it, for tests and
+/// fuzzing.
+///
+/// # Panics
+/// If a wait or a reset is longer than allowed, or two ways to ask give two answers.
+pub fn check_any(input: &[u8]) {
+    let captured = Captured::parse(input);
+    let now = WallTime { unix_ms: 1_768_471_200_000 };
+    for profile in profiles::known() {
+        let text = answer(&captured, &profile.dialect, now, false);
+        assert!(text.lines().count() >= 3, "{text}");
+        let response = Response {
+            status: captured.status.unwrap_or(0),
+            headers: &captured.headers,
+            body: Some(captured.body),
+            received: now,
+        };
+        let said = hints::interpret(response, &profile.dialect);
+        let resets = said.quotas.iter().filter_map(|quota| quota.reset);
+        let waits = said.wait.iter().map(|wait| wait.duration);
+        assert!(resets.chain(waits).all(|wait| wait <= hints::WAIT_MAX), "{said:?}");
+        assert!(said.answer != Answer::RateLimited || said.limited, "{said:?}");
     }
 }
 

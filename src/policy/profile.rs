@@ -89,6 +89,17 @@ pub enum Unit {
     Minutes,
 }
 
+impl Unit {
+    /// As it is written in configurations and profiles.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Millis => "ms",
+            Self::Seconds => "s",
+            Self::Minutes => "min",
+        }
+    }
+}
+
 /// Some statuses; empty stands for all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statuses(pub Vec<(u16, u16)>);

@@ -1,6 +1,7 @@
 //! Every profile against its own answers, and the reader against those of real APIs.
 
 mod corpus;
+mod hostile;
 
 use super::*;
 
