@@ -97,9 +97,10 @@ pub fn answered<'a>(response: Response<'a>, profile: &'a Profile) -> (Outcome, I
     let long = reading.hint.is_some_and(|hint| hint.wait > EXHAUSTED_AFTER);
     let stated = reading.hint.is_some_and(|hint| hint.source.is_stated());
     let (class, health, repeat) = match (said.answer, said.limited) {
-        (Answer::Permanent, true) if long => (Class::Exhausted, Health::Alive, Repeat::Never),
+        (Answer::Permanent | Answer::RateLimited, true) if long => {
+            (Class::Exhausted, Health::Alive, Repeat::Never)
+        }
         (Answer::Permanent, true) => (Class::Throttled, Health::Alive, Repeat::Never),
-        (Answer::RateLimited, _) if long => (Class::Exhausted, Health::Alive, Repeat::Never),
         (Answer::RateLimited, _) if profile.refused_may_be_processed => {
             (Class::Throttled, Health::Alive, Repeat::BySafety)
         }

@@ -1,4 +1,6 @@
 //! The chapter of the README about known APIs, made from the profiles, so that it cannot lie.
+//!
+//! A test compares; `FORBEAR_WRITE_README=1 cargo test --lib the_readme_has_the_table` writes it.
 
 use std::fmt::Write;
 

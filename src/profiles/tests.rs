@@ -123,3 +123,22 @@ fn a_wrong_fixture_is_told_with_what_was_read() {
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0].read, "rate_limited, limited, no wait, ? of ? left");
 }
+
+#[test]
+fn the_readme_has_the_table_of_all_profiles() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path).unwrap();
+    let (begin, end) = page::MARKS;
+    let (before, rest) = readme.split_once(begin).expect("the mark of the begin");
+    let (found, after) = rest.split_once(end).expect("the mark of the end");
+    let table = page::table();
+    if crate::config::process_environment("FORBEAR_WRITE_README").is_some() {
+        std::fs::write(&path, format!("{before}{begin}{table}{end}{after}")).unwrap();
+        return;
+    }
+    assert!(
+        found == table,
+        "README.md is out of date; write it anew with\n  FORBEAR_WRITE_README=1 cargo test --lib \
+         the_readme_has_the_table"
+    );
+}

@@ -160,6 +160,7 @@ impl<'a> Fields<'a> {
             }
             Member::Reset | Member::Next => value::reset(text, profile.reset_unit, clock),
             Member::ResetAfter => value::span(text, profile.reset_unit.unwrap_or(Unit::Seconds)),
+            Member::ResetSeconds => value::span(text, Unit::Seconds),
             Member::ResetMs => value::reset(text, Some(Unit::Millis), clock),
         };
         let Some(stated) = stated else { return false };

@@ -34,8 +34,10 @@ pub(super) enum Member {
     Remaining,
     /// In any form.
     Reset,
-    /// A span in seconds, by name.
+    /// A span, by name.
     ResetAfter,
+    /// A span in seconds, by name.
+    ResetSeconds,
     /// A number in milliseconds, by name.
     ResetMs,
     /// When one more request fits.
@@ -119,8 +121,8 @@ const MEMBERS: [(&str, Member); 27] = [
     ("reset-after-ms", Member::ResetMs),
     ("reset-milliseconds", Member::ResetMs),
     ("reset-ms", Member::ResetMs),
-    ("reset-after-seconds", Member::ResetAfter),
-    ("reset-in-seconds", Member::ResetAfter),
+    ("reset-after-seconds", Member::ResetSeconds),
+    ("reset-in-seconds", Member::ResetSeconds),
     ("resets-after", Member::ResetAfter),
     ("reset-after", Member::ResetAfter),
     ("resetafter", Member::ResetAfter),
@@ -128,8 +130,8 @@ const MEMBERS: [(&str, Member); 27] = [
     ("reset-in", Member::ResetAfter),
     ("resetsin", Member::ResetAfter),
     ("resetin", Member::ResetAfter),
-    ("reset-seconds", Member::ResetAfter),
-    ("resetseconds", Member::ResetAfter),
+    ("reset-seconds", Member::ResetSeconds),
+    ("resetseconds", Member::ResetSeconds),
     ("reset-timestamp", Member::Reset),
     ("reset-time", Member::Reset),
     ("resettime", Member::Reset),
@@ -232,7 +234,7 @@ mod tests {
             ("x-ratelimit-tokens-remaining", member(M::Remaining, x, "tokens")),
             ("x-ratelimit-reset-after", member(M::ResetAfter, x, "")),
             ("x-ratelimit-reset-input-tokens", member(M::Reset, x, "input-tokens")),
-            ("x-ratelimit-resetseconds", member(M::ResetAfter, x, "")),
+            ("x-ratelimit-resetseconds", member(M::ResetSeconds, x, "")),
             ("x-rate-limit-api-key-max", member(M::Limit, "x-rate-limit", "api-key")),
             (
                 "anthropic-ratelimit-requests-reset",

@@ -1,5 +1,6 @@
 //! What servers were seen to send; `hostile` has what nobody should.
 
+mod forms;
 mod hostile;
 
 use http::{HeaderName, HeaderValue};
