@@ -134,7 +134,7 @@ pub fn interpret<'a>(response: Response<'a>, profile: &'a Profile) -> Interpreta
     let Response { status, headers, body, received } = response;
     let found = fields::of_interest(headers, profile);
     let served = (100..400).contains(&status);
-    if served && found.is_empty() && body.is_none() && profile.signatures.is_empty() {
+    if served && found.is_empty() && body.is_none() && !profile.recognises(status) {
         return Interpretation::nothing();
     }
     let clock = Clock::new(headers, received);

@@ -65,6 +65,12 @@ impl Profile {
         self.fields.iter().find(|field| field.matches(name))
     }
 
+    /// Whether a response of that status can be recognised by its fields alone.
+    pub fn recognises(&self, status: u16) -> bool {
+        let mut signatures = self.signatures.iter();
+        signatures.any(|signature| !signature.reads_body() && signature.is_for(status))
+    }
+
     /// Whether the body of a response with this status can change what it means. An adapter that
     /// could hand over the first [`BODY_PREFIX`](super::hints::BODY_PREFIX) bytes asks this before
     /// it holds anything back.
@@ -229,7 +235,7 @@ impl Signature {
 pub struct FieldSign {
     /// Lower case.
     pub name: Box<str>,
-    /// Part of its value, lower case; empty for any value.
+    /// Part of its value, lower case; empty for any value, and the whole of it after `=`.
     pub contains: Box<str>,
 }
 

@@ -219,9 +219,15 @@ impl<'a> Fields<'a> {
                 _ => {}
             }
         }
-        let Some(left) = left else { return false };
+        // A dictionary may be split over several lines; an item may not.
+        let is_part = !limit.is_empty() && (limit_told.is_some() || stated.is_some());
+        if left.is_none() && !is_part {
+            return false;
+        }
         self.drafts.at(IETF, Cow::Borrowed(quota), |draft| {
-            draft.remaining(left);
+            if let Some(left) = left {
+                draft.remaining(left);
+            }
             if let Some(limit) = limit_told {
                 draft.limit(limit);
             }

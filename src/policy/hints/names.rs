@@ -163,19 +163,19 @@ pub(super) fn named(name: &str) -> Named<'_> {
     if name.ends_with("retry-after") || name.ends_with("retryafter") {
         return Named::VendorRetryAfter;
     }
-    let found = MARKERS.iter().filter_map(|marker| Some((name.find(marker)?, marker.len())));
-    let Some((at, length)) = found.min() else {
-        return Named::Other;
-    };
-    let Some((family, rest)) = name.split_at_checked(at + length) else {
+    let Some((family, rest)) = after_marker(name).and_then(|end| name.split_at_checked(end)) else {
         return Named::Other;
     };
     let rest = rest.trim_matches(['-', '_']);
-    if rest.is_empty() {
-        return Named::Bare(key(family, ""));
-    }
-    if rest == "policy" {
-        return Named::Policy;
+    // Almost every quota that is met has no qualifier.
+    match rest {
+        "" => return Named::Bare(key(family, "")),
+        "limit" => return Named::Member(Member::Limit, key(family, "")),
+        "remaining" => return Named::Member(Member::Remaining, key(family, "")),
+        "reset" => return Named::Member(Member::Reset, key(family, "")),
+        "used" => return Named::Other,
+        "policy" => return Named::Policy,
+        _ => {}
     }
     let is_one_of = |words: &[&str]| words.iter().any(|word| ends(rest, word).is_some());
     if is_one_of(&SCOPES) {
@@ -187,11 +187,29 @@ pub(super) fn named(name: &str) -> Named<'_> {
     if is_one_of(&NO_QUOTA) {
         return Named::Other;
     }
+    let edges = |text: &str| (text.as_bytes().first().copied(), text.as_bytes().last().copied());
+    let (first, last) = edges(rest);
     let member = MEMBERS.iter().find_map(|&(word, member)| {
+        if edges(word).0 != first && edges(word).1 != last {
+            return None;
+        }
         let qualifier = begins(rest, word).or_else(|| ends(rest, word))?;
         Some(Named::Member(member, key(family, qualifier)))
     });
     member.unwrap_or(Named::Other)
+}
+
+/// Where the first marker of a name ends. All of them end in `limit`, which is looked for by hand:
+/// the search of the standard library is made for longer texts.
+fn after_marker(name: &str) -> Option<usize> {
+    const LIMIT: &[u8] = b"limit";
+    let bytes = name.as_bytes();
+    let places = bytes.windows(LIMIT.len()).enumerate();
+    let mut ends = places.filter(|(_, five)| *five == LIMIT).map(|(at, _)| at + LIMIT.len());
+    ends.find(|&end| {
+        let up_to = bytes.get(..end).unwrap_or_default();
+        MARKERS.iter().any(|marker| up_to.ends_with(marker.as_bytes()))
+    })
 }
 
 /// A name without a qualifier behind the marker may have one before it.

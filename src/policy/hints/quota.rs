@@ -73,17 +73,19 @@ impl<'a> Draft<'a> {
     fn finish(self, window_is_wait: bool) -> Option<Quota<'a>> {
         let told = self.relative.or(self.absolute).or(self.next);
         let remaining = self.remaining.or_else(|| Some(self.limit?.saturating_sub(self.used?)));
-        let told_anything = self.limit.is_some() || remaining.is_some() || told.is_some();
+        let may_be_spent = remaining.is_none_or(|remaining| remaining == 0);
+        let by_window = self.window.filter(|_| window_is_wait && may_be_spent);
+        let reset = told.map(|told| told.stated.wait).or(by_window);
+        let told_anything = self.limit.is_some() || remaining.is_some() || reset.is_some();
         if self.void || !told_anything {
             return None;
         }
-        let by_window = self.window.filter(|_| window_is_wait && remaining == Some(0));
         Some(Quota {
             family: self.family,
             name: self.name,
             limit: self.limit,
             remaining,
-            reset: told.map(|told| told.stated.wait).or(by_window),
+            reset,
             window: self.window,
             reset_is_absolute: told.is_some_and(|told| told.stated.absolute),
             reset_field: told.map(|told| (told.field, told.raw)),

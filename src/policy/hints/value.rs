@@ -186,7 +186,7 @@ pub(super) fn retry_after(text: &str, unit: Unit, clock: &Clock<'_>) -> Option<S
 pub(super) fn reset(text: &str, unit: Option<Unit>, clock: &Clock<'_>) -> Option<Stated> {
     /// More than three years cannot be a delay; it is too early for an epoch, too.
     const DELTA_END: u128 = 100_000_000;
-    let text = text.trim();
+    let text = text.trim().trim_matches('"');
     let told_end = match unit {
         None | Some(Unit::Seconds) => DELTA_END,
         Some(Unit::Millis) => DELTA_END * 1_000,
@@ -289,6 +289,9 @@ pub(super) fn count(text: &str) -> Count {
 
 /// The window with which a count is decorated: `100;w=21600`.
 pub(super) fn window(text: &str) -> Option<Duration> {
+    if !text.as_bytes().contains(&b';') {
+        return None;
+    }
     let (_, rest) = text.split_once(";w=").or_else(|| text.split_once("; w="))?;
     Decimal::prefix(rest.trim_start()).map(|(number, _)| number.seconds())
 }

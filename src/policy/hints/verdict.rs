@@ -53,7 +53,10 @@ pub(super) fn signature<'a>(
 fn has_field(headers: &HeaderMap, sign: &FieldSign) -> bool {
     headers.get_all(&*sign.name).into_iter().any(|value| {
         let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
-        value.contains(&*sign.contains)
+        match sign.contains.strip_prefix('=') {
+            Some(whole) => value.trim() == whole,
+            None => value.contains(&*sign.contains),
+        }
     })
 }
 
@@ -166,7 +169,9 @@ impl<'a> Facts<'a, '_> {
     fn window_instead(&self, told: Option<&Wait<'a>>) -> Option<Wait<'a>> {
         let is_zero = told.is_some_and(|wait| wait.duration.is_zero());
         if is_zero && self.profile.window_is_wait {
-            self.reset_wait(|quota| quota.remaining == Some(0) && quota.reset_field.is_none())
+            self.reset_wait(|quota| {
+                quota.remaining.is_none_or(|left| left == 0) && quota.reset_field.is_none()
+            })
         } else {
             None
         }
