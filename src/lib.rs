@@ -74,7 +74,8 @@
 //! ```
 //!
 //! [`policy`] knows nobody. [`transport`] never sees policy, and policy never sees transport: they
-//! meet in `proxy::attempts`, which translates. [`serve`] knows exchanges only as
+//! meet in `proxy::attempts`, which translates. [`profiles`] knows policy's form of a
+//! profile, and is known by [`config`] and [`cli`]. [`serve`] knows exchanges only as
 //! [`serve::Exchanges`], which [`proxy`] fills; [`admin`] knows the rest only as
 //! [`admin::backend::Backend`], which [`sidecar`] fills; [`demo`] knows forbear only as
 //! [`demo::Proxy`], which [`cli`] fills. Everybody may know [`config::settings`]. Three loans go

@@ -149,7 +149,7 @@ impl<'a> Captured<'a> {
         let coding = captured.headers.get("content-encoding").map(HeaderValue::as_bytes);
         let coding = coding.filter(|coding| *coding != b"identity" && !captured.body.is_empty());
         if let Some(coding) = coding.filter(|_| std::str::from_utf8(captured.body).is_err()) {
-            let coding = String::from_utf8_lossy(coding).escape_debug().to_string();
+            let coding = printable(&String::from_utf8_lossy(coding));
             captured.unread.push(format!("the body, which is compressed ({coding})"));
         }
         captured
@@ -173,7 +173,7 @@ impl<'a> Captured<'a> {
                 if is_first { captured.status_line(line) } else { captured.field(line) };
             if !understood && captured.unread.len() < UNREAD_MAX {
                 let shown = line.get(..120).unwrap_or(line);
-                captured.unread.push(String::from_utf8_lossy(shown).escape_debug().to_string());
+                captured.unread.push(printable(&String::from_utf8_lossy(shown)));
             }
             is_first = false;
         }
@@ -258,7 +258,7 @@ fn as_text(
             put("wait", format!("{:?}, from {}", wait.duration, wait.field));
         }
         Some(wait) => {
-            let shown: String = wait.raw.escape_debug().take(100).collect();
+            let shown: String = printable(&wait.raw).chars().take(100).collect();
             put("wait", format!("{:?}, from {}: {shown}", wait.duration, wait.field));
         }
         None => put("wait", "none is stated".to_owned()),
@@ -267,16 +267,25 @@ fn as_text(
         put("quota", quota_text(quota));
     }
     if let Some(scope) = &said.scope {
-        put("scope", scope.escape_debug().to_string());
+        put("scope", printable(scope));
     }
     if let Some(bucket) = said.bucket {
-        put("bucket", bucket.escape_debug().to_string());
+        put("bucket", printable(bucket));
     }
     put("profile", profile.name.to_string());
     for line in unread {
-        put("unread", line.escape_debug().to_string());
+        put("unread", printable(line));
     }
     lines.join("\n")
+}
+
+/// A server's text as a terminal may have it.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() { shown.extend(char.escape_default()) } else { shown.push(char) }
+    }
+    shown
 }
 
 /// `tokens: 0 of 150000 left, renewed in 360s`.
@@ -290,7 +299,7 @@ fn quota_text(quota: &Quota<'_>) -> String {
     };
     let reset = quota.reset.map(|reset| format!(", renewed in {reset:?}")).unwrap_or_default();
     let window = quota.window.map(|window| format!(", window {window:?}")).unwrap_or_default();
-    format!("{}{left}{reset}{window}", name.escape_debug())
+    format!("{}{left}{reset}{window}", printable(&name))
 }
 
 #[cfg(test)]

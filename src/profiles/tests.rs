@@ -74,6 +74,19 @@ fn a_host_finds_its_profile_and_a_stranger_none() {
 }
 
 #[test]
+fn a_body_is_wanted_only_where_it_can_change_the_meaning() {
+    let wants = |name: &str, status| find(name).unwrap().dialect.wants_body(status);
+    for status in [400, 403, 429, 503] {
+        assert!(wants("generic", status), "{status}");
+    }
+    for status in [200, 204, 304, 401, 404, 500] {
+        assert!(!wants("generic", status), "{status}");
+    }
+    assert!(wants("github", 200) && wants("slack", 200) && wants("shopify", 200));
+    assert!(!wants("openai", 200) && !wants("azure-openai", 200));
+}
+
+#[test]
 fn a_file_can_extend_a_known_profile() {
     let text = r#"
         extends = "kucoin"

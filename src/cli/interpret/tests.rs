@@ -84,9 +84,17 @@ fn people_get_sentences() {
     let expected = "\
 status    429
 class     rate_limited, refused by a limit
-wait      41s, from ratelimit: \\\"daily\\\";r=0;t=41
+wait      41s, from ratelimit: \"daily\";r=0;t=41
 quota     daily: 0 of 1000 left, renewed in 41s, window 86400s
 scope     daily
 profile   generic";
     assert_eq!(text, expected);
+}
+
+#[test]
+fn a_server_cannot_drive_a_terminal() {
+    let input = b"HTTP/1.1 429\nretry-after: \xc2\x9b31m\nx\x1b[2J\n\n";
+    let text = answer(&Captured::parse(input), &GENERIC, NOW, false);
+    assert!(!text.contains(|char: char| char.is_control() && char != '\n'), "{text:?}");
+    assert!(text.contains("\\u{9b}31m") && text.contains("\\u{1b}[2J"), "{text}");
 }
