@@ -13,6 +13,8 @@ pub mod outcome;
 
 pub mod settings;
 
+pub mod profile;
+
 pub mod hints;
 
 pub mod hash;

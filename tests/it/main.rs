@@ -73,6 +73,8 @@ mod admin;
 mod cli;
 /// The end in good order.
 mod drain;
+/// A response that somebody pastes, and profiles.
+mod interpret;
 /// All or nothing, with nothing lost.
 mod reload;
 /// A command behind forbear.
