@@ -63,8 +63,8 @@ stand_in_for_distroless() {
   printf 'root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n' >"$root/etc/passwd"
   printf 'root:x:0:\nnonroot:x:65532:\n' >"$root/etc/group"
   # What the packages bring along and distroless leaves out: programs, documents, their records.
-  rm -rf "$root"/usr/{bin,sbin}/* "$root"/usr/share/{doc,man,info,locale} \
-    "$root"/var/{cache,lib/apt,lib/dpkg,log}
+  rm -rf "${root:?}"/usr/{bin,sbin}/* "${root:?}"/usr/share/{doc,man,info,locale} \
+    "${root:?}"/var/{cache,lib/apt,lib/dpkg,log}
   install -d -m 1777 "$root/tmp"
   c="$(buildah from scratch)"
   buildah add --quiet "$c" "$root" / >/dev/null

@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Writes the three dashboards beside it: `deploy/grafana/generate.py`; with --check it only compares.
+"""Writes what is derived here: `deploy/generate.py`; with --check it only compares. Needs PyYAML.
 
-Everything that differs between panels is data here; their JSON is left to Grafana's defaults. Each
-query is asked of a real Prometheus by tests/deploy/observe.py, so a misspelt metric is found.
+The dashboards: everything that differs between panels is data below, the rest is left to Grafana's
+defaults. Each query is asked of a real Prometheus by tests/deploy/observe.py, so a misspelt metric is
+found. The PrometheusRule has the groups of forbear.rules.yml, and Dagster's values the container of
+the kustomize components.
 """
 
 import json
 import sys
+import textwrap
 from pathlib import Path
+
+import yaml
 
 HERE = Path(__file__).parent
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -214,9 +219,9 @@ ON_CALL = {
     "Sidecars": [
         lines("Restarts", "Processes that began anew at the same address, per hour.",
               [("restarts", f"sum(changes(process_start_time_seconds{{{F}}}[1h]) {OURS})")], width=6),
-        lines("Memory", "The biggest and the middle one, against the limit of 64 MiB that the manifests set.",
+        lines("Memory", "The biggest and the middle one, against the limit of 128 MiB that the manifests set.",
               [("biggest", f"max(process_resident_memory_bytes{{{F}}} {OURS})"), ("middle", f"quantile(0.5, process_resident_memory_bytes{{{F}}} {OURS})")],
-              width=6, unit="bytes", thresholds=steps(GOOD, (67108864, BAD))),
+              width=6, unit="bytes", thresholds=steps(GOOD, (134217728, BAD))),
         lines("Configurations in force", "Sidecars per configuration. More than one for long means that some did not take the new one.",
               [("{{hash}}", f"count by (hash) (forbear_config_info{{{F}}})")], width=6, stacked=True),
         lines("Versions", "Sidecars per build.", [("{{version}} {{revision}}", f"count by (version, revision) (forbear_build_info{{{F}}})")], width=6, stacked=True),
@@ -334,16 +339,55 @@ DASHBOARDS = {
 }
 
 
+def prometheus_rule() -> str:
+    text = (HERE / "prometheus/forbear.rules.yml").read_text()
+    groups = text[text.index("groups:"):]
+    return f"""\
+# Written by deploy/generate.py from deploy/prometheus/forbear.rules.yml.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: forbear
+spec:
+{textwrap.indent(groups, "  ")}"""
+
+
+def dagster_values() -> str:
+    template = yaml.safe_load((HERE / "kubernetes/pod/pod.yaml").read_text())["template"]
+    sidecar, = template["spec"]["containers"]
+    values = {"runLauncher": {"type": "K8sRunLauncher", "config": {"k8sRunLauncher": {"runK8sConfig": {
+        "podTemplateSpecMetadata": template["metadata"],
+        # Lists are appended to what a job or the chart adds, as long as merge_behavior is DEEP.
+        "podSpecConfig": {"initContainers": [sidecar | {"restartPolicy": "Always"}], "volumes": template["spec"]["volumes"]},
+        "containerConfig": {"env": [{"name": "GITHUB_API_URL", "value": "http://localhost:8080/github"}]},
+    }}}}}
+    return f"""\
+# Written by deploy/generate.py. Dagster's Helm chart: `helm upgrade … -f values.yaml`; every run gets forbear
+# beside it. A ConfigMap named forbear with config.toml must exist in the namespace of the runs.
+#
+# For one job instead, the same as a tag:
+#
+#   values = yaml.safe_load(Path("values.yaml").read_text())
+#   config = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+#   @dg.job(tags={{"dagster-k8s/config": config}})
+#
+# PipesK8sClient and execute_k8s_job wait for every container: give them ignore_containers={{"forbear"}} if
+# yours wait on after the job has ended.
+{yaml.safe_dump(values, sort_keys=False)}"""
+
+
 def main() -> int:
+    files = {HERE / f"grafana/{name}.json": json.dumps(content, indent=1) + "\n" for name, content in DASHBOARDS.items()}
+    files[HERE / "kubernetes/monitoring/prometheusrule.yaml"] = prometheus_rule()
+    files[HERE / "kubernetes/examples/dagster/values.yaml"] = dagster_values()
     stale = []
-    for name, content in DASHBOARDS.items():
-        file, text = HERE / f"{name}.json", json.dumps(content, indent=1) + "\n"
+    for file, text in files.items():
         if "--check" not in sys.argv:
             file.write_text(text)
         elif not file.exists() or file.read_text() != text:
-            stale.append(file.name)
+            stale.append(str(file.relative_to(HERE)))
     if stale:
-        print(f"not up to date: {', '.join(stale)}; run {Path(__file__).name}", file=sys.stderr)
+        print(f"not up to date: {', '.join(stale)}; run deploy/generate.py", file=sys.stderr)
     return 1 if stale else 0
 
 

@@ -1,0 +1,383 @@
+"""What lies in deploy/, without a cluster: `manifests.py path/to/forbear path/to/node_modules`.
+
+Everything is built and rendered by the real tools, and held against the published schemas of
+Kubernetes, Grafana and the Prometheus operator, and against the facts that schemas do not know.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import helm_python as helm
+import kubernetes_validate
+import yaml
+
+import report
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+CHART = DEPLOY / "helm/forbear"
+RULES = DEPLOY / "prometheus/forbear.rules.yml"
+# Native sidecars are on by default from the first; the second is the newest that is bundled.
+VERSIONS = ("1.29.0", kubernetes_validate.latest_version())
+OPERATOR = "monitoring.coreos.com/v1"
+TOOLS = Path(sys.executable).parent
+FORBEAR, NODE_MODULES = (Path(argument).resolve() for argument in sys.argv[1:])
+
+
+def run(*command: object, **more) -> str:
+    done = subprocess.run([str(part) for part in command], text=True, capture_output=True, **more)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def documents(text: str) -> list[dict]:
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def kustomize(folder: Path) -> list[dict]:
+    return documents(run(TOOLS / "kubectl", "kustomize", folder))
+
+
+def pod_spec(manifest: dict) -> dict | None:
+    """The pod inside of whatever makes pods."""
+    match manifest["kind"]:
+        case "Pod":
+            return manifest["spec"]
+        case "Job" | "Deployment" | "StatefulSet":
+            return manifest["spec"]["template"]["spec"]
+        case "CronJob":
+            return manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        case _:
+            return None
+
+
+def valid(manifests: list[dict]) -> int:
+    for manifest in manifests:
+        if manifest["apiVersion"] == OPERATOR:
+            continue  # See check_types.
+        for version in VERSIONS:
+            kubernetes_validate.validate(manifest, version, strict=True)
+        if spec := pod_spec(manifest):
+            sound(spec)
+    return len(manifests)
+
+
+def sound(spec: dict) -> None:
+    """What the API server or the kubelet would find, and the schema does not."""
+    volumes = {volume["name"] for volume in spec["volumes"]}
+    for container in spec.get("initContainers", []) + spec["containers"]:
+        mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+        assert mounted <= volumes, f"no such volume: {mounted - volumes}"
+    sidecar, = (each for each in spec.get("initContainers", []) + spec["containers"] if each["name"] == "forbear")
+    native = sidecar in spec.get("initContainers", [])
+    # Without it, an init container would have to end before the application starts.
+    assert sidecar.get("restartPolicy") == ("Always" if native else None), sidecar.get("restartPolicy")
+    assert "startupProbe" in sidecar, "the application would start before forbear is ready"
+    for name in ("startupProbe", "readinessProbe", "livenessProbe"):
+        program, *arguments = sidecar[name]["exec"]["command"]
+        assert program == "/usr/local/bin/forbear", program
+        run(FORBEAR, *arguments, "--help")
+    security = sidecar["securityContext"]
+    assert security["runAsNonRoot"] and security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+    assert security["capabilities"] == {"drop": ["ALL"]} and security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert "cpu" not in sidecar["resources"]["limits"], "a CPU limit adds to every call"
+
+
+def good_configuration(text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(text)
+        file.flush()
+        run(FORBEAR, "check", file.name)
+
+
+def check_kustomize() -> str:
+    built = 0
+    for folder in ("examples", "examples/plain", "examples/airflow", "network-policy", "monitoring"):
+        manifests = kustomize(KUBERNETES / folder)
+        built += valid(manifests)
+        for manifest in manifests:
+            if manifest["kind"] == "ConfigMap" and "config.toml" in manifest["data"]:
+                good_configuration(manifest["data"]["config.toml"])
+    return f"{built} manifests valid for {' and '.join(VERSIONS)}"
+
+
+def check_components() -> str:
+    """Every kind, with a pod that has init containers, volumes and labels of its own."""
+    pod = {"metadata": {"labels": {"app": "a"}}, "spec": {
+        "restartPolicy": "Always", "initContainers": [{"name": "first", "image": "a"}],
+        "containers": [{"name": "app", "image": "a"}], "volumes": [{"name": "own", "emptyDir": {}}]}}
+    selector = {"matchLabels": {"app": "a"}}
+    once = {**pod, "spec": {**pod["spec"], "restartPolicy": "Never"}}
+    kinds = {
+        ("batch/v1", "Job"): {"spec": {"template": once}},
+        ("batch/v1", "CronJob"): {"spec": {"schedule": "0 0 * * *", "jobTemplate": {"spec": {"template": once}}}},
+        ("apps/v1", "Deployment"): {"spec": {"selector": selector, "template": pod}},
+        ("apps/v1", "StatefulSet"): {"spec": {"selector": selector, "serviceName": "a", "template": pod}},
+        ("v1", "Pod"): {"spec": pod["spec"]},
+    }
+    for component in ("sidecar", "plain"):
+        with tempfile.TemporaryDirectory(dir=KUBERNETES) as name:
+            folder = Path(name)
+            manifests = [{"apiVersion": api, "kind": kind, "metadata": {"name": "a"}, **rest} for (api, kind), rest in kinds.items()]
+            (folder / "all.yaml").write_text(yaml.safe_dump_all(manifests))
+            (folder / "kustomization.yaml").write_text(json.dumps({
+                "resources": ["all.yaml"], "components": [f"../{component}", "../scrape-annotations"],
+                "images": [{"name": "forbear", "newName": "registry.example/forbear", "newTag": "1"}]}))
+            built = kustomize(folder)
+        assert len(built) == len(kinds), [each["kind"] for each in built]
+        valid(built)
+        for manifest in built:
+            spec = pod_spec(manifest)
+            containers = spec["initContainers" if component == "sidecar" else "containers"]
+            assert [each["name"] for each in containers] == [("first" if component == "sidecar" else "app"), "forbear"]
+            assert containers[1]["image"] == "registry.example/forbear:1"
+            assert len(spec["volumes"]) == 4
+            annotated = manifest["kind"] == "Pod" or '"prometheus.io/port": "9464"' in json.dumps(manifest)
+            assert annotated, f"{manifest['kind']} has no annotations for scrapers"
+    return f"{len(kinds)} kinds, native and plain"
+
+
+def render(values: dict) -> list[dict]:
+    return [each for text in helm.Chart.load(CHART).render(values, name="team").values()
+            if not text.startswith("forbear's") for each in documents(text)]
+
+
+EVERYTHING = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}, "dashboards": {"enabled": True},
+              "rules": {"enabled": True, "objective": 0.999, "runbookUrl": "https://wiki.example/forbear"}}
+
+
+def check_chart() -> str:
+    for version in VERSIONS:
+        found = helm.lint(CHART, EVERYTHING, strict=True, kube_version=f"v{version}")
+        serious = [each for each in found["messages"] if each["severity"] > 1]
+        assert not serious and not found["errors"], found
+    assert [each["kind"] for each in render({})] == ["ConfigMap"]
+    manifests = render(EVERYTHING)
+    valid(manifests)
+    kinds = {each["kind"]: each for each in manifests}
+    assert set(kinds) == {"ConfigMap", "PodMonitor", "PrometheusRule"}, kinds.keys()
+    good_configuration(next(each["data"]["config.toml"] for each in manifests if "config.toml" in each.get("data", {})))
+    boards = next(each["data"] for each in manifests if "executive.json" in each.get("data", {}))
+    assert {name: json.loads(text)["uid"] for name, text in boards.items()} == {
+        f"{name}.json": f"forbear-{name}" for name in ("executive", "on-call", "debug")}
+    # The rules are the same, but for the two values.
+    told = RULES.read_text().replace("vector(0.01)", "vector(0.001)").replace("deploy/runbook.md", "https://wiki.example/forbear")
+    assert kinds["PrometheusRule"]["spec"] == yaml.safe_load(told)
+    with tempfile.TemporaryDirectory() as folder:
+        helm.package(CHART, destination=folder)
+    return f"{len(manifests)} manifests"
+
+
+WRONG_VALUES = [
+    {"imgae": {}}, {"image": {"repository": ""}}, {"image": {"repository": "a", "pullPolicy": "Sometimes"}},
+    {"image": {"repository": "a", "digest": "latest"}}, {"config": "nothing"}, {"config": {"upstreams": {}}},
+    {"resources": {"limits": {"memory": 64}}}, {"podMonitor": {"enabled": "yes"}}, {"rules": {"objective": 99}},
+    {"stateSizeLimit": "much"}, {"dashboards": {"labels": {"grafana_dashboard": 1}}},
+]
+
+
+def check_chart_schema() -> str:
+    for values in WRONG_VALUES:
+        try:
+            render(values)
+        except helm.HelmError:
+            continue
+        raise AssertionError(f"accepted: {values}")
+    return f"{len(WRONG_VALUES)} wrong values refused"
+
+
+APPLICATION = """
+apiVersion: batch/v1
+kind: Job
+metadata: {name: a}
+spec:
+  template:
+    metadata:
+      labels:
+        {{- include "forbear.podLabels" .Subcharts.forbear | nindent 8 }}
+    spec:
+      restartPolicy: Never
+      initContainers:
+        {{- include "forbear.sidecar" .Subcharts.forbear | nindent 8 }}
+      containers: [{name: app, image: a}]
+      volumes:
+        {{- include "forbear.volumes" .Subcharts.forbear | nindent 8 }}
+"""
+
+
+def check_template() -> None:
+    """Another chart gets the sidecar, and it is the one that the kustomize component gives."""
+    with tempfile.TemporaryDirectory() as name:
+        chart = Path(name) / "app"
+        (chart / "templates").mkdir(parents=True)
+        shutil.copytree(CHART, chart / "charts/forbear")
+        (chart / "Chart.yaml").write_text(json.dumps({
+            "apiVersion": "v2", "name": "app", "version": "1.0.0",
+            "dependencies": [{"name": "forbear", "version": "*", "repository": ""}]}))
+        (chart / "templates/job.yaml").write_text(APPLICATION)
+        rendered = helm.Chart.load(chart).render({"forbear": {"image": {"tag": "0.1.0"}}}, name="forbear")
+    job, = documents(rendered["app/templates/job.yaml"])
+    valid([job])
+    by_chart = pod_spec(job)
+    by_kustomize = pod_spec(next(each for each in kustomize(KUBERNETES / "examples") if each["kind"] == "Job"))
+    sidecar = by_chart["initContainers"][0]
+    assert sidecar.pop("imagePullPolicy") == "IfNotPresent"
+    assert sidecar == by_kustomize["initContainers"][0]
+    assert by_chart["volumes"] == by_kustomize["volumes"]
+
+
+def check_dagster() -> None:
+    """The pod of a run has what the component gives; Dagster accepts the names of the API."""
+    values = yaml.safe_load((KUBERNETES / "examples/dagster/values.yaml").read_text())
+    run_config = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+    spec = run_config["podSpecConfig"] | {"containers": [{"name": "dagster", "image": "a", **run_config["containerConfig"]}]}
+    valid([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", **run_config["podTemplateSpecMetadata"]}, "spec": spec}])
+
+
+def check_yaml() -> str:
+    """`y` is a string for PyYAML and a boolean for Go; numbers in annotations are refused."""
+    files = [file for ending in ("yaml", "yml") for file in DEPLOY.rglob(f"*.{ending}") if "templates" not in file.parts]
+    for file in files:
+        found = re.findall(r"^.*[:\[,-] +(?:y|n|yes|no|on|off)[ ,\]]*$", file.read_text(), re.MULTILINE | re.IGNORECASE)
+        assert not found, f"{file}: quote {found}"
+        documents(file.read_text())
+    return f"{len(files)} files"
+
+
+def check_alerts() -> str:
+    """Unit tests fire and silence each one, and the runbook knows it, with its severity."""
+    rules = yaml.safe_load(RULES.read_text())
+    alerts = {rule["alert"]: rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
+    run("promtool", "check", "rules", RULES)
+    run("promtool", "test", "rules", RULES.with_name("forbear.test.yml"))
+    run("promtool", "check", "config", RULES.with_name("prometheus.yml"))
+    tests = [test for group in yaml.safe_load(RULES.with_name("forbear.test.yml").read_text())["tests"] for test in group["alert_rule_test"]]
+    runbook = (DEPLOY / "runbook.md").read_text()
+    for name, rule in alerts.items():
+        outcomes = {bool(test["exp_alerts"]) for test in tests if test["alertname"] == name}
+        assert outcomes == {True, False}, f"{name} is not tested both firing and silent"
+        assert rule["annotations"]["runbook_url"] == f"deploy/runbook.md#{name.lower()}", name
+        assert f"## {name}\n\n**{rule['labels']['severity']}** · " in runbook, f"the runbook has no entry for {name}"
+    assert runbook.count("\n## ") == len(alerts), "the runbook has an entry for an alert that is gone"
+    return f"{len(alerts)} alerts"
+
+
+# Enums become the words and numbers that JSON has; queries have fields of their data source, too.
+TYPES = """\
+import type { Dashboard, DataQuery } from "@grafana/schema";
+import type { IPodMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor";
+import type { IPrometheusRule } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule";
+type Json<T> = T extends DataQuery ? T & Record<string, unknown>
+  : T extends string ? `${T}` : T extends number ? number
+  : T extends object ? { [K in keyof T]: Json<T[K]> } : T;
+"""
+
+
+def check_types() -> str:
+    """By the types that Grafana and the operator publish: unknown keys and wrong values are errors."""
+    checked: list[tuple[str, object]] = []
+    for file in sorted((DEPLOY / "grafana").glob("*.json")):
+        dashboard = json.loads(file.read_text())
+        look_at(dashboard)
+        for annotation in dashboard["annotations"]["list"]:
+            # Of the data source, like the fields of a query.
+            annotation.pop("titleFormat")
+            annotation.pop("useValueForTime", None)
+        checked.append(("Json<Dashboard>", dashboard))
+    operator = [each for each in kustomize(KUBERNETES / "monitoring") + render(EVERYTHING) if each["apiVersion"] == OPERATOR]
+    checked += [(f"I{each['kind']}", each) for each in operator]
+    with tempfile.TemporaryDirectory(dir=NODE_MODULES.parent) as name:
+        source = Path(name) / "all.ts"
+        source.write_text(TYPES + "".join(f"export const v{n}: {kind} = {json.dumps(value)};\n" for n, (kind, value) in enumerate(checked)))
+        run("node", NODE_MODULES / "typescript/bin/tsc", "--noEmit", "--strict", "--skipLibCheck", source)
+    return f"{len(checked)} documents"
+
+
+def look_at(dashboard: dict) -> None:
+    """Every panel explains itself, names no data source of ours, and lies on no other."""
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken and at["x"] + at["w"] <= 24, f"{panel['title']} lies on another panel"
+        taken |= cells
+        assert panel["type"] == "row" or panel["description"].endswith("."), f"{panel['title']} has no description"
+    assert set(re.findall(r'"uid": "([^"]+)"', json.dumps(panels))) == {"${datasource}"}
+
+
+def check_compose() -> None:
+    """What it mounts is there, and what it names belongs together."""
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    for name, service in compose["services"].items():
+        for source, *_ in (volume.split(":") for volume in service["volumes"]):
+            there = (DEPLOY / source).exists() if source.startswith(".") else source in compose["volumes"]
+            assert there, f"{name} mounts {source}, which is not there"
+        assert set(service.get("depends_on", [])) <= compose["services"].keys()
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), f"{name} faces the network"
+    run(FORBEAR, "check", DEPLOY / "compose/forbear/config.toml")
+
+
+def check_systemd() -> str:
+    if not shutil.which("systemd-analyze"):
+        return "skipped: systemd-analyze is not installed"
+    with tempfile.TemporaryDirectory() as name:
+        unit = Path(name) / "forbear.service"
+        unit.write_text((DEPLOY / "systemd/forbear.service").read_text().replace("/usr/local/bin/forbear", str(FORBEAR)))
+        run("systemd-analyze", "verify", "--man=no", unit)
+        # In tenths: 0 is as locked up as can be, 100 is open.
+        told = run("systemd-analyze", "security", "--offline=yes", "--threshold=20", "--no-pager", unit)
+    return re.search(r"exposure level .*: ([\d.]+)", told)[1] + " of 10 exposed"
+
+
+def check_versions() -> str:
+    """The image, the chart and the manifests are of the program's version."""
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    for file in (ROOT / "Dockerfile", DEPLOY / "compose.yaml", KUBERNETES / "pod/pod.yaml", KUBERNETES / "sidecar/kustomization.yaml"):
+        assert version in file.read_text(), f"{file} names another version than {version}"
+    return version
+
+
+def main() -> int:
+    global CHART
+    # The chart has the rules and dashboards by symbolic links, and Helm tells of each one, each time.
+    with tempfile.TemporaryDirectory() as name:
+        CHART = Path(shutil.copytree(CHART, Path(name) / "forbear"))
+        return check_all()
+
+
+def check_all() -> int:
+    scripts = [DEPLOY / "image.sh", ROOT / "tests/run.sh"]
+    for name, test in [
+        ("derived files are up to date", lambda: run(sys.executable, DEPLOY / "generate.py", "--check")),
+        ("hadolint", lambda: run(TOOLS / "hadolint", ROOT / "Dockerfile")),
+        ("shellcheck", lambda: run(TOOLS / "shellcheck", *scripts)),
+        ("YAML that Go and Python read alike", check_yaml),
+        ("alerts, their tests and the runbook", check_alerts),
+        ("dashboards and the operator's resources by their published types", check_types),
+        ("kustomize examples", check_kustomize),
+        ("kustomize components", check_components),
+        ("the chart renders and lints", check_chart),
+        ("the chart's schema", check_chart_schema),
+        ("the chart's template in another chart", check_template),
+        ("Dagster's values", check_dagster),
+        ("compose", check_compose),
+        ("systemd unit", check_systemd),
+        ("versions agree", check_versions),
+    ]:
+        report.check(name, test)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
