@@ -177,7 +177,7 @@ def check_chart() -> str:
 
 WRONG_VALUES = [
     {"imgae": {}}, {"image": {"repository": ""}}, {"image": {"repository": "a", "pullPolicy": "Sometimes"}},
-    {"image": {"repository": "a", "digest": "latest"}}, {"config": "nothing"}, {"config": {"upstreams": {}}},
+    {"image": {"repository": "a", "digest": "latest"}}, {"config": "nothing"},
     {"resources": {"limits": {"memory": 64}}}, {"podMonitor": {"enabled": "yes"}}, {"rules": {"objective": 99}},
     {"stateSizeLimit": "much"}, {"dashboards": {"labels": {"grafana_dashboard": 1}}},
 ]
