@@ -21,18 +21,24 @@ F = 'namespace=~"$namespace"'
 U = f'{F}, upstream=~"$upstream"'
 I = f'{F}, instance=~"$instance"'
 IU = f'{U}, instance=~"$instance"'
+REFUSED = f'{U}, outcome=~"rejected_.*"'
+WELL = f'{U}, code=~"[23].."'
+LIMITED = f'{U}, code="429"'
 # As in forbear.rules.yml: what says nothing about the upstream or forbear.
 INVALID = "client_error|client_disconnect|rejected_(no_route|bad_request|too_large|loop)"
 BUDGET = "scalar(forbear:slo_error_budget:ratio)"
 GOOD, FAIR, BAD, PLAIN = "green", "orange", "red", "blue"
 
 
+def sum_by(labels: str) -> str:
+    return f"sum by ({labels})" if labels else "sum"
+
+
 def failing(window: str, by: str = "") -> str:
     """Share of the valid requests that ended badly; 0, not absent, while there was none."""
     bad = f'increase(forbear_requests_total{{{U}, outcome!~"ok|{INVALID}"}}[{window}])'
     some = f'increase(forbear_requests_total{{{U}, outcome!~"{INVALID}"}}[{window}])'
-    sum_ = f"sum by ({by})" if by else "sum"
-    return f"({sum_} ({bad}) or 0 * {sum_} ({some})) / ({sum_} ({some}) > 0)"
+    return f"({sum_by(by)} ({bad}) or 0 * {sum_by(by)} ({some})) / ({sum_by(by)} ({some}) > 0)"
 
 
 def quantile(q: float, metric: str, by: str = "", selector: str = U) -> str:
@@ -41,11 +47,11 @@ def quantile(q: float, metric: str, by: str = "", selector: str = U) -> str:
 
 
 def rate(metric: str, by: str, selector: str = U) -> str:
-    return f"sum by ({by}) (rate({metric}{{{selector}}}[$__rate_interval]))"
+    return f"{sum_by(by)} (rate({metric}{{{selector}}}[$__rate_interval]))"
 
 
 def total(metric: str, by: str = "", selector: str = U) -> str:
-    return f"sum{by and f' by ({by})'} (increase({metric}{{{selector}}}[$__range]))"
+    return f"{sum_by(by)} (increase({metric}{{{selector}}}[$__range]))"
 
 
 def steps(*pairs) -> dict:
@@ -123,7 +129,7 @@ EXECUTIVE = {
              unit="percentunit", thresholds=steps(BAD, (0.98, FAIR), (0.99, GOOD)), defaults={"decimals": 2, **SHARE}),
         stat("Requests", "How many there were in the time shown.", total("forbear_requests_total"), width=4),
         stat("Refused by forbear", "Requests that forbear answered itself, because the API could not be asked in time.",
-             f'{total("forbear_requests_total", selector=U + ", outcome=~" + chr(34) + "rejected_.*" + chr(34))} or vector(0)', width=4),
+             f'{total("forbear_requests_total", "", REFUSED)} or vector(0)', width=4),
         stat("Saved by forbear", "Requests that would have failed and were answered well, after a retry or a wait. The worth of it in one number.",
              total("forbear_requests_recovered_total"), width=4, thresholds=steps(GOOD)),
         bars("Error budget left", "Per upstream, of what the objective permits in the time shown. Below 0 the objective is missed.",
@@ -144,8 +150,8 @@ EXECUTIVE = {
     "The APIs": [
         panel("table", "Reliability of the APIs", "What they answered, before forbear mended it: per attempt, not per request.",
               [("", total("forbear_upstream_attempts_total", "upstream")),
-               ("", f'{total("forbear_upstream_attempts_total", "upstream", U + ", code=~" + chr(34) + "[23].." + chr(34))} / {total("forbear_upstream_attempts_total", "upstream")}'),
-               ("", f'({total("forbear_upstream_attempts_total", "upstream", U + ", code=" + chr(34) + "429" + chr(34))} or 0 * {total("forbear_upstream_attempts_total", "upstream")}) / {total("forbear_upstream_attempts_total", "upstream")}'),
+               ("", f'{total("forbear_upstream_attempts_total", "upstream", WELL)} / {total("forbear_upstream_attempts_total", "upstream")}'),
+               ("", f'({total("forbear_upstream_attempts_total", "upstream", LIMITED)} or 0 * {total("forbear_upstream_attempts_total", "upstream")}) / {total("forbear_upstream_attempts_total", "upstream")}'),
                ("", "histogram_quantile(0.95, sum by (le, upstream) (increase(forbear_upstream_attempt_duration_seconds_bucket{" + U + "}[$__range])))"),
                ("", total("forbear_retries_total", "upstream"))],
               width=24, instant=True, target={"format": "table"},
@@ -214,7 +220,7 @@ ON_CALL = {
               [("{{key}}", f"max by (key) (forbear_concurrency_in_use{{{F}}} / forbear_concurrency_limit{{{F}}})")], unit="percentunit", defaults=SHARE, thresholds=steps(GOOD, (0.95, FAIR))),
         lines("Waiting for a key", "Requests, all sidecars together.", [("{{key}}", f"sum by (key) (forbear_concurrency_waiting{{{F}}})")]),
         lines("Refusals", "By reason, per second: forbear's own answers.",
-              [("{{outcome}}", rate("forbear_requests_total", "outcome", U + ', outcome=~"rejected_.*"'))], stacked=True, unit="reqps"),
+              [("{{outcome}}", rate("forbear_requests_total", "outcome", REFUSED))], stacked=True, unit="reqps"),
     ],
     "Sidecars": [
         lines("Restarts", "Processes that began anew at the same address, per hour.",
@@ -240,7 +246,7 @@ DEBUG = {
         lines("Attempts without an answer", "By what failed, per second.", [("{{error}}", rate("forbear_upstream_attempt_errors_total", "error", IU))], stacked=True, unit="reqps"),
         heatmap("Time to the first byte", "Of attempts, as the API is.", "sum by (le) (increase(forbear_upstream_attempt_duration_seconds_bucket{" + IU + "}[$__rate_interval]))"),
         lines("Retries given up", "Why a failure was passed on: attempts or time were spent, the retry budget was, or the body could not be sent again.",
-              [("{{by}}", rate("forbear_retries_exhausted_total", "by", IU)), ("body not kept", rate("forbear_replay_unavailable_total", "", IU).replace(" by ()", ""))], unit="reqps"),
+              [("{{by}}", rate("forbear_retries_exhausted_total", "by", IU)), ("body not kept", rate("forbear_replay_unavailable_total", "", IU))], unit="reqps"),
         lines("When to come back", "Answers that said so, by the form in which they did.", [("{{form}}", rate("forbear_retry_after_total", "form", IU))], stacked=True, unit="reqps"),
         heatmap("Time to the last byte", "Of requests, as the jobs see it.", "sum by (le) (increase(forbear_request_duration_seconds_bucket{" + IU + "}[$__rate_interval]))"),
     ],
@@ -352,34 +358,37 @@ spec:
 {textwrap.indent(groups, "  ")}"""
 
 
-def dagster_values() -> str:
+def dagster() -> dict[str, str]:
+    """The same twice: Dagster's chart wants names like podSpecConfig, and its tag pod_spec_config."""
     template = yaml.safe_load((HERE / "kubernetes/pod/pod.yaml").read_text())["template"]
     sidecar, = template["spec"]["containers"]
+    metadata = template["metadata"]
+    # Lists are appended to what else there is, as long as merge_behavior is DEEP, the default.
+    pod_spec = {"initContainers": [sidecar | {"restartPolicy": "Always"}], "volumes": template["spec"]["volumes"]}
+    container = {"env": [{"name": "GITHUB_API_URL", "value": "http://localhost:8080/github"}]}
+    tag = {"pod_template_spec_metadata": metadata, "pod_spec_config": pod_spec, "container_config": container}
     values = {"runLauncher": {"type": "K8sRunLauncher", "config": {"k8sRunLauncher": {"runK8sConfig": {
-        "podTemplateSpecMetadata": template["metadata"],
-        # Lists are appended to what a job or the chart adds, as long as merge_behavior is DEEP.
-        "podSpecConfig": {"initContainers": [sidecar | {"restartPolicy": "Always"}], "volumes": template["spec"]["volumes"]},
-        "containerConfig": {"env": [{"name": "GITHUB_API_URL", "value": "http://localhost:8080/github"}]},
-    }}}}}
-    return f"""\
-# Written by deploy/generate.py. Dagster's Helm chart: `helm upgrade … -f values.yaml`; every run gets forbear
-# beside it. A ConfigMap named forbear with config.toml must exist in the namespace of the runs.
+        "podTemplateSpecMetadata": metadata, "podSpecConfig": pod_spec, "containerConfig": container}}}}}
+    return {
+        "values.yaml": f"""\
+# Written by deploy/generate.py. For Dagster's Helm chart (`helm upgrade … -f values.yaml`): every run gets
+# forbear beside it. A ConfigMap named forbear with config.toml must exist in the namespace of the runs.
+{yaml.safe_dump(values, sort_keys=False)}""",
+        "tag.yaml": f"""\
+# Written by deploy/generate.py. For one job, op or asset:
 #
-# For one job instead, the same as a tag:
+#   forbear = yaml.safe_load(Path("tag.yaml").read_text())
+#   @dg.job(tags={{"dagster-k8s/config": forbear}})
 #
-#   values = yaml.safe_load(Path("values.yaml").read_text())
-#   config = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
-#   @dg.job(tags={{"dagster-k8s/config": config}})
-#
-# PipesK8sClient and execute_k8s_job wait for every container: give them ignore_containers={{"forbear"}} if
-# yours wait on after the job has ended.
-{yaml.safe_dump(values, sort_keys=False)}"""
+# PipesK8sClient and execute_k8s_job wait for every container to end with 0; forbear does.
+{yaml.safe_dump(tag, sort_keys=False)}""",
+    }
 
 
 def main() -> int:
     files = {HERE / f"grafana/{name}.json": json.dumps(content, indent=1) + "\n" for name, content in DASHBOARDS.items()}
     files[HERE / "kubernetes/monitoring/prometheusrule.yaml"] = prometheus_rule()
-    files[HERE / "kubernetes/examples/dagster/values.yaml"] = dagster_values()
+    files |= {HERE / "kubernetes/examples/dagster" / name: text for name, text in dagster().items()}
     stale = []
     for file, text in files.items():
         if "--check" not in sys.argv:

@@ -234,11 +234,13 @@ def check_template() -> None:
 
 
 def check_dagster() -> None:
-    """The pod of a run has what the component gives; Dagster accepts the names of the API."""
-    values = yaml.safe_load((KUBERNETES / "examples/dagster/values.yaml").read_text())
-    run_config = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
-    spec = run_config["podSpecConfig"] | {"containers": [{"name": "dagster", "image": "a", **run_config["containerConfig"]}]}
-    valid([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", **run_config["podTemplateSpecMetadata"]}, "spec": spec}])
+    """The pod of a run has what the component gives, by the chart's values as by the tag."""
+    folder = KUBERNETES / "examples/dagster"
+    tag = yaml.safe_load((folder / "tag.yaml").read_text())
+    values = yaml.safe_load((folder / "values.yaml").read_text())["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+    assert list(tag.values()) == list(values.values())
+    spec = tag["pod_spec_config"] | {"containers": [{"name": "dagster", "image": "a", **tag["container_config"]}]}
+    valid([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", **tag["pod_template_spec_metadata"]}, "spec": spec}])
 
 
 def check_yaml() -> str:
