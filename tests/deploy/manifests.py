@@ -144,6 +144,31 @@ def check_components() -> str:
     return f"{len(kinds)} kinds, native and plain"
 
 
+def check_plain() -> str:
+    """What the Job without a native sidecar runs: it ends forbear, and its exit code stays its own."""
+    job = yaml.safe_load((KUBERNETES / "examples/plain/job.yaml").read_text())
+    shell, flag, script = pod_spec(job)["containers"][0]["command"]
+    with tempfile.TemporaryDirectory() as name:
+        config = Path(name) / "config.toml"
+        # Nobody is at port 1, so the job's own call fails.
+        config.write_text('proxy.listen = "127.0.0.1:0"\nadmin.listen = "127.0.0.1:0"\n'
+                          'upstreams.github = { url = "http://127.0.0.1:1", max_wait = "10ms" }\n')
+        forbear = subprocess.Popen([FORBEAR, "run", "-c", config], cwd=name, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            for line in iter(forbear.stdout.readline, "ready\n"):
+                listener, _, url = line.strip().rpartition(" ")
+                script = script.replace({"proxy": "http://localhost:8080", "admin": "http://localhost:8081"}[listener], url)
+            done = subprocess.run([shell, flag, script], text=True, capture_output=True, timeout=60)
+            # 22: the answer was a failure, by --fail.
+            assert done.returncode == 22, f"{done.returncode}: {done.stdout}{done.stderr}"
+            forbear.stdout.read()
+            assert forbear.wait(30) == 0
+        finally:
+            forbear.kill()
+    return "22 of the job, 0 of forbear"
+
+
 def render(values: dict) -> list[dict]:
     return [each for text in helm.Chart.load(CHART).render(values, name="team").values()
             if not text.startswith("forbear's") for each in documents(text)]
@@ -369,6 +394,7 @@ def check_all() -> int:
         ("dashboards and the operator's resources by their published types", check_types),
         ("kustomize examples", check_kustomize),
         ("kustomize components", check_components),
+        ("the plain Job's script", check_plain),
         ("the chart renders and lints", check_chart),
         ("the chart's schema", check_chart_schema),
         ("the chart's template in another chart", check_template),
