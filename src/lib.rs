@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`policy`] | the pure core: decisions from facts, without clock, lock, task or socket |
 //! | [`config`] | what was typed becomes [`config::settings::Settings`], or every problem at once |
+//! | [`io`] | timers and writes that both sides' sockets share |
 //! | [`transport`] | one attempt's bytes towards an upstream; knows nothing of policy |
 //! | [`telemetry`] | one finished story feeds metrics, access log and response fields |
 //! | [`gateway`] | the configuration in force, swapped whole, and the state that outlives it |
@@ -112,6 +113,8 @@
 pub mod policy;
 
 pub mod config;
+
+pub mod io;
 
 pub mod transport;
 

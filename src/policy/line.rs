@@ -9,9 +9,10 @@
 //! Time is accounted per lane: all its tickets wait for the same reason, so a ticket's waits are
 //! the lane's account now less the account when it came.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::hash::IdMap;
 use super::limits::PoolId;
 use super::outcome::{Safety, WaitKind, Waits};
 use super::time::MonoTime;
@@ -103,11 +104,11 @@ pub enum Why {
 /// The lanes of one upstream.
 #[derive(Debug, Default)]
 pub struct Line {
-    lanes: HashMap<u32, Lane>,
-    by_needs: HashMap<Needs, u32>,
-    tickets: HashMap<TicketId, u32>,
+    lanes: IdMap<u32, Lane>,
+    by_needs: IdMap<Needs, u32>,
+    tickets: IdMap<TicketId, u32>,
     ready: BTreeSet<(TicketId, u32)>,
-    parked: HashMap<Place, BTreeSet<(TicketId, u32)>>,
+    parked: IdMap<Place, BTreeSet<(TicketId, u32)>>,
     alarms: BTreeSet<(MonoTime, u32)>,
     next_lane: u32,
 }

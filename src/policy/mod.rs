@@ -15,6 +15,8 @@ pub mod settings;
 
 pub mod hints;
 
+pub mod hash;
+
 pub mod classify;
 
 pub mod retry;

@@ -9,12 +9,13 @@
 //! simulator can drive it without a runtime. [`Line`] knows who waits, [`Scope`] what the upstream
 //! said, [`Breaker`] how it is; this file only puts the questions in their order.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaker::Breaker;
 use super::budget::RetryBudget;
+use super::hash::{IdMap, IdSet};
 use super::limits::{PoolId, UpstreamId};
 use super::line::{CredentialId, Line, Place, RouteId, TicketId};
 use super::outcome::Waits;
@@ -44,16 +45,16 @@ pub const SCOPES_MAX: usize = 1024;
 pub struct UpstreamPolicy {
     id: UpstreamId,
     line: Line,
-    granted: HashMap<TicketId, Grant>,
+    granted: IdMap<TicketId, Grant>,
     /// Tickets in a pause of their own, between two attempts.
-    resting: HashSet<TicketId>,
+    resting: IdSet<TicketId>,
     next_ticket: u64,
     in_flight: u32,
     routes: Vec<Route>,
     breaker: Breaker,
     forced: Option<Forced>,
-    scopes: HashMap<(RouteId, CredentialId), Scope>,
-    credentials: HashMap<CredentialId, Scope>,
+    scopes: IdMap<(RouteId, CredentialId), Scope>,
+    credentials: IdMap<CredentialId, Scope>,
     whole: Scope,
     budget: RetryBudget,
     /// Changes whenever a barrier went up, so that a grant from before is looked at again.
@@ -82,15 +83,15 @@ impl UpstreamPolicy {
         let mut policy = Self {
             id,
             line: Line::default(),
-            granted: HashMap::new(),
-            resting: HashSet::new(),
+            granted: IdMap::default(),
+            resting: IdSet::default(),
             next_ticket: 1,
             in_flight: 0,
             routes: Vec::new(),
             breaker: Breaker::default(),
             forced: None,
-            scopes: HashMap::new(),
-            credentials: HashMap::new(),
+            scopes: IdMap::default(),
+            credentials: IdMap::default(),
             whole: Scope::default(),
             budget: RetryBudget::default(),
             tightened: 0,

@@ -13,9 +13,10 @@ use http::response::Parts;
 use http_body_util::BodyExt;
 
 use super::exchange::{Exchange, Keys, Teller};
-use super::gate::{self, InFlight, Place, Stop, seconds};
+use super::gate::{self, Place, Stop, seconds};
 use super::head;
 use super::reject::{Code, Rejection};
+use super::relay::Flow;
 use crate::gateway::Common;
 use crate::policy::classify::{Failure, Observed, classify};
 use crate::policy::outcome::{Class, Outcome, Waits};
@@ -36,6 +37,8 @@ const KEPT_TIME_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Relay {
     pub(super) parts: Parts,
     pub(super) body: RelayBody,
+    /// When its head was there.
+    pub(super) at: MonoTime,
     /// When another request would be let through, if the answer is a refusal.
     pub(super) retry_at: Option<MonoTime>,
 }
@@ -43,7 +46,7 @@ pub(super) struct Relay {
 /// Where the bytes come from.
 pub(super) enum RelayBody {
     /// The upstream, still sending; the place in flight goes with it.
-    Streaming(Box<(ResponseBody, InFlight)>),
+    Streaming(Box<Flow>),
     /// Kept from an earlier attempt.
     Kept(Bytes),
 }
@@ -60,11 +63,12 @@ pub(super) async fn run(
     keys: &Keys,
     teller: &mut Teller,
 ) -> Result<Relay, Rejection> {
-    if exchange.is_out_of_time() {
+    let began = exchange.anchor.mono;
+    if exchange.deadline <= began {
         return Err(out_of_time());
     }
     let mut place =
-        Place::join(exchange, keys).map_err(|refusal| gate::rejection(exchange, refusal))?;
+        Place::join(exchange, keys, began).map_err(|refusal| gate::rejection(exchange, refusal))?;
     let mut kept: Option<Kept> = None;
     let mut fresh = false;
     loop {
@@ -74,25 +78,31 @@ pub(super) async fn run(
             Err(Stop::Refused(refusal)) => {
                 teller.story.waited.add(&place.waited());
                 let retry_at = refusal.until();
-                return last_word(kept, Decision::DeadlineTooNear, retry_at, teller, || {
-                    gate::rejection(exchange, refusal)
-                });
+                return last_word(
+                    exchange,
+                    kept,
+                    Decision::DeadlineTooNear,
+                    retry_at,
+                    teller,
+                    || gate::rejection(exchange, refusal),
+                );
             }
         };
         teller.story.waited.add(&before.waited);
         teller.story.shadow = teller.story.shadow.or(before.shadow);
-        if exchange.is_out_of_time() {
-            return last_word(kept, Decision::DeadlineTooNear, None, teller, out_of_time);
+        let sent_at = before.at;
+        if exchange.deadline <= sent_at {
+            let decision = Decision::DeadlineTooNear;
+            return last_word(exchange, kept, decision, None, teller, out_of_time);
         }
-        let clock = &exchange.gateway.common.clock;
-        let sent_at = clock.now();
-        let result = send(exchange, fresh).await;
+        let result = send(exchange, sent_at, fresh).await;
         // No further attempt can follow, so this counts a body once.
         if exchange.body.state() == ReplayState::Streamed {
             exchange.upstream.metrics.replay_unavailable.inc();
         }
-        let took = clock.now().since(sent_at);
-        let outcome = judge(exchange, &result, took);
+        let now = exchange.gateway.common.clock.now();
+        let took = now.since(sent_at);
+        let outcome = judge(exchange, &result, now, took);
         note_attempt(teller, &result, &outcome, took, before.waited);
         let report = Report {
             outcome,
@@ -102,7 +112,7 @@ pub(super) async fn run(
             retry_mode: exchange.retry_mode(),
             draws: [Common::draw(), Common::draw()],
         };
-        match (place.settle(&mut in_flight, &report), result) {
+        match (place.settle(&mut in_flight, &report, now), result) {
             (Verdict::Retry(plan), result) => {
                 if let Ok(response) = result {
                     kept = keep(response).await.or(kept);
@@ -116,13 +126,14 @@ pub(super) async fn run(
                 let (decision, retry_at) = given_up(&verdict);
                 conclude(teller, decision, outcome.class);
                 let (parts, body) = response.into_parts();
-                let body = RelayBody::Streaming(Box::new((body, in_flight)));
-                return Ok(Relay { parts, body, retry_at });
+                let body =
+                    RelayBody::Streaming(Box::new(Flow { body, in_flight: Some(in_flight) }));
+                return Ok(Relay { parts, body, at: now, retry_at });
             }
             (verdict, Err(error)) => {
                 let (decision, retry_at) = given_up(&verdict);
                 let decision = decision.unwrap_or(Decision::NotRetryable);
-                return last_word(kept, decision, retry_at, teller, || {
+                return last_word(exchange, kept, decision, retry_at, teller, || {
                     failure(exchange, &error, retry_at)
                 });
             }
@@ -130,7 +141,11 @@ pub(super) async fn run(
     }
 }
 
-async fn send(exchange: &Exchange<'_>, fresh: bool) -> Result<Response<ResponseBody>, SendError> {
+async fn send(
+    exchange: &Exchange<'_>,
+    now: MonoTime,
+    fresh: bool,
+) -> Result<Response<ResponseBody>, SendError> {
     let upstream = exchange.upstream;
     let head =
         head::upstream_request(exchange.parts, exchange.path, exchange.query, &upstream.head)
@@ -143,7 +158,7 @@ async fn send(exchange: &Exchange<'_>, fresh: bool) -> Result<Response<ResponseB
         nothing_sent: true,
         detail: rejection.detail,
     })?;
-    let (head_timeout, idle_timeout) = exchange.timeouts();
+    let (head_timeout, idle_timeout) = exchange.timeouts(now);
     transport::send(&upstream.target, request, SendOptions { head_timeout, idle_timeout, fresh })
         .await
 }
@@ -151,6 +166,7 @@ async fn send(exchange: &Exchange<'_>, fresh: bool) -> Result<Response<ResponseB
 fn judge(
     exchange: &Exchange<'_>,
     result: &Result<Response<ResponseBody>, SendError>,
+    now: MonoTime,
     took: Duration,
 ) -> Outcome {
     let observed = match result {
@@ -164,7 +180,7 @@ fn judge(
     };
     // A caller in a hurry must not make the upstream look ill: what was configured is the measure.
     let fair = exchange.attempt_timeout();
-    classify(observed, exchange.gateway.common.clock.wall(), took, fair)
+    classify(observed, exchange.anchor.wall(now), took, fair)
 }
 
 fn note_attempt(
@@ -228,6 +244,7 @@ fn conclude(teller: &mut Teller, decision: Option<Decision>, class: Class) {
 
 /// The latest response if there was one; forbear's own words otherwise.
 fn last_word(
+    exchange: &Exchange<'_>,
     kept: Option<Kept>,
     decision: Decision,
     retry_at: Option<MonoTime>,
@@ -240,7 +257,8 @@ fn last_word(
     let class = attempts.clone().find(|attempt| attempt.status == Some(status));
     let class = class.map_or(Class::Unhealthy, |attempt| attempt.class);
     conclude(teller, Some(decision), class);
-    Ok(Relay { parts: kept.parts, body: RelayBody::Kept(kept.body), retry_at })
+    let at = exchange.gateway.common.clock.now();
+    Ok(Relay { parts: kept.parts, body: RelayBody::Kept(kept.body), at, retry_at })
 }
 
 /// Reads a short response to its end, so that its connection can be used again and its words can

@@ -13,7 +13,7 @@ use super::exchange::{Exchange, Keys};
 use super::reject::{Code, HintRecord, Rejection};
 use crate::gateway::upstream::UpstreamState;
 use crate::policy::limits::Limits;
-use crate::policy::line::{CredentialId, Needs, RouteId};
+use crate::policy::line::{CredentialId, Needs, RouteId, TicketId};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{
@@ -25,13 +25,19 @@ use crate::transport::BodyFault;
 pub(super) struct Place {
     state: Arc<UpstreamState>,
     ticket: Option<Ticket>,
-    woken: Option<Arc<Notify>>,
+    /// The usual case: nothing was in the way, and standing in line and going was one step.
+    ready: Option<(InFlight, Before)>,
+    woken: Option<(TicketId, Arc<Notify>)>,
 }
 
 impl Place {
-    /// Stands in line.
-    pub(super) fn join(exchange: &Exchange<'_>, keys: &Keys) -> Result<Self, Refusal> {
-        let state = exchange.upstream.state.clone();
+    /// Stands in line at `now`.
+    pub(super) fn join(
+        exchange: &Exchange<'_>,
+        keys: &Keys,
+        now: MonoTime,
+    ) -> Result<Self, Refusal> {
+        let state = &exchange.upstream.state;
         let route = exchange.upstream.route_ids.get(exchange.route).copied();
         let ask = Ask {
             needs: Needs {
@@ -43,8 +49,17 @@ impl Place {
             wait_max: exchange.wait_max(),
             deadline: exchange.deadline,
         };
-        let ticket = state.with(|policy, cx| policy.join(cx, ask))?;
-        Ok(Self { state, ticket: Some(ticket), woken: None })
+        let (ticket, answer) = state.with_at(now, |policy, cx| {
+            let mut ticket = policy.join(cx, ask)?;
+            let answer = policy.ask(cx, &mut ticket);
+            Ok((ticket, answer))
+        })?;
+        let ready = match answer {
+            Answer::Go(grant) => Some(InFlight::new(state, grant)),
+            // Asked again in a moment, the policy says the same.
+            Answer::Wait { .. } | Answer::Refuse(_) => None,
+        };
+        Ok(Self { state: state.clone(), ticket: Some(ticket), ready, woken: None })
     }
 
     /// Waits until this exchange may send. Beside it the request body is read ahead, by which a
@@ -53,6 +68,14 @@ impl Place {
         &mut self,
         exchange: &Exchange<'_>,
     ) -> Result<(InFlight, Before), Stop> {
+        match self.ready.take() {
+            Some(ready) => Ok(ready),
+            // Boxed, so that those who need not wait do not carry what waiting needs.
+            None => Box::pin(self.wait(exchange)).await,
+        }
+    }
+
+    async fn wait(&mut self, exchange: &Exchange<'_>) -> Result<(InFlight, Before), Stop> {
         let clock = exchange.gateway.common.clock;
         let Some(ticket) = &mut self.ticket else { return Err(Stop::Refused(Refusal::Draining)) };
         let mut reading = pin!(exchange.read_ahead());
@@ -61,9 +84,10 @@ impl Place {
                 Answer::Go(grant) => return Ok(InFlight::new(&self.state, grant)),
                 Answer::Refuse(refusal) => return Err(Stop::Refused(refusal)),
                 Answer::Wait { until } => {
-                    let Some(woken) = &self.woken else {
+                    let Some((_, woken)) = &self.woken else {
                         // From here on wake-ups are heard; one that came before is in the next answer.
-                        self.woken = Some(self.state.waker(ticket.id()));
+                        let id = ticket.id();
+                        self.woken = Some((id, self.state.waker(id)));
                         continue;
                     };
                     tokio::select! {
@@ -76,14 +100,28 @@ impl Place {
         }
     }
 
-    /// Hears how the attempt ended; what next?
-    pub(super) fn settle(&mut self, in_flight: &mut InFlight, report: &Report) -> Verdict {
-        let (Some(ticket), Some(sent), Some(permit)) =
-            (&mut self.ticket, in_flight.sent.take(), &in_flight.permit)
-        else {
+    /// Hears at `now` how the attempt ended; what next? Unless the attempt is to be repeated, the
+    /// place in line is left.
+    pub(super) fn settle(
+        &mut self,
+        in_flight: &mut InFlight,
+        report: &Report,
+        now: MonoTime,
+    ) -> Verdict {
+        let (Some(sent), Some(permit)) = (in_flight.sent.take(), &in_flight.permit) else {
             return Verdict::Relay;
         };
-        self.state.with(|policy, cx| policy.settle(cx, ticket, sent, permit, report))
+        let place = &mut self.ticket;
+        self.state.with_at(now, |policy, cx| {
+            let Some(ticket) = place else { return Verdict::Relay };
+            let verdict = policy.settle(cx, ticket, sent, permit, report);
+            if !matches!(verdict, Verdict::Retry(_))
+                && let Some(ticket) = place.take()
+            {
+                policy.quit(cx, ticket);
+            }
+            verdict
+        })
     }
 
     /// What a refused exchange waited at last.
@@ -102,17 +140,18 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let id = ticket.id();
             self.state.with(|policy, cx| policy.quit(cx, ticket));
-            if self.woken.is_some() {
-                self.state.forget_waker(id);
-            }
+        }
+        if let Some((id, _)) = &self.woken {
+            self.state.forget_waker(*id);
         }
     }
 }
 
 /// What came before an attempt.
 pub(super) struct Before {
+    /// When it was let go.
+    pub(super) at: MonoTime,
     pub(super) waited: Waits,
     /// In shadow mode: what would have held it.
     pub(super) shadow: Option<WaitKind>,
@@ -136,7 +175,7 @@ pub(super) struct InFlight {
 
 impl InFlight {
     fn new(state: &Arc<UpstreamState>, grant: Grant) -> (Self, Before) {
-        let before = Before { waited: grant.waited, shadow: grant.shadow };
+        let before = Before { at: grant.sent_at(), waited: grant.waited, shadow: grant.shadow };
         let (sent, permit) = grant.split();
         (Self { state: state.clone(), sent: Some(sent), permit: Some(permit) }, before)
     }

@@ -24,6 +24,7 @@ use super::connection::{Connection, Reading};
 use super::head::HEAD_MAX;
 use super::scanner::{Place, Refusal, Scanner};
 use super::shutdown::Seat;
+use crate::io::poll_write_pieces;
 use crate::proxy::reject::Code;
 
 /// With so many bytes held, no more are read of what a client sends ahead of its turn. A head must
@@ -355,7 +356,7 @@ impl<S: Socket> AsyncWrite for GateIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        let written = poll_write_pieces(Pin::new(&mut self.socket), cx, bufs);
         self.noted(written)
     }
 

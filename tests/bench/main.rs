@@ -11,9 +11,22 @@
 //! `origin` and `load` are the two ends of `peers`, `job` and `cost`; each is a process of its own, so that
 //! the scheduler accounts for it separately and it can be pinned to another core.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a measurement reads clocks and prints what it found"
+)]
+
 use clap::{Parser, Subcommand};
 
 mod cost;
+
+mod load;
+
+mod origin;
 
 mod job;
 
@@ -41,6 +54,12 @@ enum Command {
     Job(job::Options),
     /// Instructions and allocations per request, under valgrind
     Cost(cost::Options),
+    /// The origin
+    #[command(hide = true)]
+    Origin(origin::Options),
+    /// The load
+    #[command(hide = true)]
+    Load(load::Options),
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -52,5 +71,7 @@ fn main() -> Outcome {
         Command::Peers(options) => peers::run(options),
         Command::Job(options) => job::run(options),
         Command::Cost(options) => cost::run(options),
+        Command::Origin(options) => origin::run(&options),
+        Command::Load(options) => load::run(&options),
     }
 }
