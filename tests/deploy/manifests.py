@@ -5,44 +5,24 @@ Kubernetes, Grafana and the Prometheus operator, and against the facts that sche
 """
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 
 import helm_python as helm
 import kubernetes_validate
 import yaml
 
+import files
 import report
+import tools
+from tools import DEPLOY, EVERYTHING, FORBEAR, KUBERNETES, OPERATOR, ROOT, RULES, TOOLS
+from tools import documents, good_configuration, kustomize, render, run
 
-ROOT = Path(__file__).resolve().parents[2]
-DEPLOY = ROOT / "deploy"
-KUBERNETES = DEPLOY / "kubernetes"
-CHART = DEPLOY / "helm/forbear"
-RULES = DEPLOY / "prometheus/forbear.rules.yml"
 # Native sidecars are on by default from the first; the second is the newest that is bundled.
 VERSIONS = ("1.29.0", kubernetes_validate.latest_version())
-OPERATOR = "monitoring.coreos.com/v1"
-TOOLS = Path(sys.executable).parent
-FORBEAR, NODE_MODULES = (Path(argument).resolve() for argument in sys.argv[1:])
-
-
-def run(*command: object, **more) -> str:
-    done = subprocess.run([str(part) for part in command], text=True, capture_output=True, **more)
-    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def documents(text: str) -> list[dict]:
-    return [each for each in yaml.safe_load_all(text) if each]
-
-
-def kustomize(folder: Path) -> list[dict]:
-    return documents(run(TOOLS / "kubectl", "kustomize", folder))
 
 
 def pod_spec(manifest: dict) -> dict | None:
@@ -61,7 +41,7 @@ def pod_spec(manifest: dict) -> dict | None:
 def valid(manifests: list[dict]) -> int:
     for manifest in manifests:
         if manifest["apiVersion"] == OPERATOR:
-            continue  # See check_types.
+            continue  # See files.check_types.
         for version in VERSIONS:
             kubernetes_validate.validate(manifest, version, strict=True)
         if spec := pod_spec(manifest):
@@ -75,7 +55,7 @@ def sound(spec: dict) -> None:
     for container in spec.get("initContainers", []) + spec["containers"]:
         mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
         assert mounted <= volumes, f"no such volume: {mounted - volumes}"
-    sidecar, = (each for each in spec.get("initContainers", []) + spec["containers"] if each["name"] == "forbear")
+    (sidecar,) = (each for each in spec.get("initContainers", []) + spec["containers"] if each["name"] == "forbear")
     native = sidecar in spec.get("initContainers", [])
     # Without it, an init container would have to end before the application starts.
     assert sidecar.get("restartPolicy") == ("Always" if native else None), sidecar.get("restartPolicy")
@@ -88,13 +68,6 @@ def sound(spec: dict) -> None:
     assert security["runAsNonRoot"] and security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
     assert security["capabilities"] == {"drop": ["ALL"]} and security["seccompProfile"] == {"type": "RuntimeDefault"}
     assert "cpu" not in sidecar["resources"]["limits"], "a CPU limit adds to every call"
-
-
-def good_configuration(text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write(text)
-        file.flush()
-        run(FORBEAR, "check", file.name)
 
 
 def check_kustomize() -> str:
@@ -110,9 +83,15 @@ def check_kustomize() -> str:
 
 def check_components() -> str:
     """Every kind, with a pod that has init containers, volumes and labels of its own."""
-    pod = {"metadata": {"labels": {"app": "a"}}, "spec": {
-        "restartPolicy": "Always", "initContainers": [{"name": "first", "image": "a"}],
-        "containers": [{"name": "app", "image": "a"}], "volumes": [{"name": "own", "emptyDir": {}}]}}
+    pod = {
+        "metadata": {"labels": {"app": "a"}},
+        "spec": {
+            "restartPolicy": "Always",
+            "initContainers": [{"name": "first", "image": "a"}],
+            "containers": [{"name": "app", "image": "a"}],
+            "volumes": [{"name": "own", "emptyDir": {}}],
+        },
+    }
     selector = {"matchLabels": {"app": "a"}}
     once = {**pod, "spec": {**pod["spec"], "restartPolicy": "Never"}}
     kinds = {
@@ -125,11 +104,20 @@ def check_components() -> str:
     for component in ("sidecar", "plain"):
         with tempfile.TemporaryDirectory(dir=KUBERNETES) as name:
             folder = Path(name)
-            manifests = [{"apiVersion": api, "kind": kind, "metadata": {"name": "a"}, **rest} for (api, kind), rest in kinds.items()]
+            manifests = [
+                {"apiVersion": api, "kind": kind, "metadata": {"name": "a"}, **rest}
+                for (api, kind), rest in kinds.items()
+            ]
             (folder / "all.yaml").write_text(yaml.safe_dump_all(manifests))
-            (folder / "kustomization.yaml").write_text(json.dumps({
-                "resources": ["all.yaml"], "components": [f"../{component}", "../scrape-annotations"],
-                "images": [{"name": "forbear", "newName": "registry.example/forbear", "newTag": "1"}]}))
+            (folder / "kustomization.yaml").write_text(
+                json.dumps(
+                    {
+                        "resources": ["all.yaml"],
+                        "components": [f"../{component}", "../scrape-annotations"],
+                        "images": [{"name": "forbear", "newName": "registry.example/forbear", "newTag": "1"}],
+                    }
+                )
+            )
             built = kustomize(folder)
         assert len(built) == len(kinds), [each["kind"] for each in built]
         valid(built)
@@ -151,14 +139,19 @@ def check_plain() -> str:
     with tempfile.TemporaryDirectory() as name:
         config = Path(name) / "config.toml"
         # Nobody is at port 1, so the job's own call fails.
-        config.write_text('proxy.listen = "127.0.0.1:0"\nadmin.listen = "127.0.0.1:0"\n'
-                          'upstreams.github = { url = "http://127.0.0.1:1", max_wait = "10ms" }\n')
-        forbear = subprocess.Popen([FORBEAR, "run", "-c", config], cwd=name, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        config.write_text(
+            'proxy.listen = "127.0.0.1:0"\nadmin.listen = "127.0.0.1:0"\n'
+            'upstreams.github = { url = "http://127.0.0.1:1", max_wait = "10ms" }\n'
+        )
+        forbear = subprocess.Popen(
+            [FORBEAR, "run", "-c", config], cwd=name, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         try:
             for line in iter(forbear.stdout.readline, "ready\n"):
                 listener, _, url = line.strip().rpartition(" ")
-                script = script.replace({"proxy": "http://localhost:8080", "admin": "http://localhost:8081"}[listener], url)
+                script = script.replace(
+                    {"proxy": "http://localhost:8080", "admin": "http://localhost:8081"}[listener], url
+                )
             done = subprocess.run([shell, flag, script], text=True, capture_output=True, timeout=60)
             # 22: the answer was a failure, by --fail.
             assert done.returncode == 22, f"{done.returncode}: {done.stdout}{done.stderr}"
@@ -169,18 +162,9 @@ def check_plain() -> str:
     return "22 of the job, 0 of forbear"
 
 
-def render(values: dict) -> list[dict]:
-    return [each for text in helm.Chart.load(CHART).render(values, name="team").values()
-            if not text.startswith("forbear's") for each in documents(text)]
-
-
-EVERYTHING = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}, "dashboards": {"enabled": True},
-              "rules": {"enabled": True, "objective": 0.999, "runbookUrl": "https://wiki.example/forbear"}}
-
-
 def check_chart() -> str:
     for version in VERSIONS:
-        found = helm.lint(CHART, EVERYTHING, strict=True, kube_version=f"v{version}")
+        found = helm.lint(tools.CHART, EVERYTHING, strict=True, kube_version=f"v{version}")
         serious = [each for each in found["messages"] if each["severity"] > 1]
         assert not serious and not found["errors"], found
     assert [each["kind"] for each in render({})] == ["ConfigMap"]
@@ -191,20 +175,31 @@ def check_chart() -> str:
     good_configuration(next(each["data"]["config.toml"] for each in manifests if "config.toml" in each.get("data", {})))
     boards = next(each["data"] for each in manifests if "executive.json" in each.get("data", {}))
     assert {name: json.loads(text)["uid"] for name, text in boards.items()} == {
-        f"{name}.json": f"forbear-{name}" for name in ("executive", "on-call", "debug")}
+        f"{name}.json": f"forbear-{name}" for name in ("executive", "on-call", "debug")
+    }
     # The rules are the same, but for the two values.
-    told = RULES.read_text().replace("vector(0.01)", "vector(0.001)").replace("deploy/runbook.md", "https://wiki.example/forbear")
+    told = (
+        RULES.read_text()
+        .replace("vector(0.01)", "vector(0.001)")
+        .replace("deploy/runbook.md", "https://wiki.example/forbear")
+    )
     assert kinds["PrometheusRule"]["spec"] == yaml.safe_load(told)
     with tempfile.TemporaryDirectory() as folder:
-        helm.package(CHART, destination=folder)
+        helm.package(tools.CHART, destination=folder)
     return f"{len(manifests)} manifests"
 
 
 WRONG_VALUES = [
-    {"imgae": {}}, {"image": {"repository": ""}}, {"image": {"repository": "a", "pullPolicy": "Sometimes"}},
-    {"image": {"repository": "a", "digest": "latest"}}, {"config": "nothing"},
-    {"resources": {"limits": {"memory": 64}}}, {"podMonitor": {"enabled": "yes"}}, {"rules": {"objective": 99}},
-    {"stateSizeLimit": "much"}, {"dashboards": {"labels": {"grafana_dashboard": 1}}},
+    {"imgae": {}},
+    {"image": {"repository": ""}},
+    {"image": {"repository": "a", "pullPolicy": "Sometimes"}},
+    {"image": {"repository": "a", "digest": "latest"}},
+    {"config": "nothing"},
+    {"resources": {"limits": {"memory": 64}}},
+    {"podMonitor": {"enabled": "yes"}},
+    {"rules": {"objective": 99}},
+    {"stateSizeLimit": "much"},
+    {"dashboards": {"labels": {"grafana_dashboard": 1}}},
 ]
 
 
@@ -242,13 +237,20 @@ def check_template() -> None:
     with tempfile.TemporaryDirectory() as name:
         chart = Path(name) / "app"
         (chart / "templates").mkdir(parents=True)
-        shutil.copytree(CHART, chart / "charts/forbear")
-        (chart / "Chart.yaml").write_text(json.dumps({
-            "apiVersion": "v2", "name": "app", "version": "1.0.0",
-            "dependencies": [{"name": "forbear", "version": "*", "repository": ""}]}))
+        shutil.copytree(tools.CHART, chart / "charts/forbear")
+        (chart / "Chart.yaml").write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v2",
+                    "name": "app",
+                    "version": "1.0.0",
+                    "dependencies": [{"name": "forbear", "version": "*", "repository": ""}],
+                }
+            )
+        )
         (chart / "templates/job.yaml").write_text(APPLICATION)
         rendered = helm.Chart.load(chart).render({"forbear": {"image": {"tag": "0.1.0"}}}, name="forbear")
-    job, = documents(rendered["app/templates/job.yaml"])
+    (job,) = documents(rendered["app/templates/job.yaml"])
     valid([job])
     by_chart = pod_spec(job)
     by_kustomize = pod_spec(next(each for each in kustomize(KUBERNETES / "examples") if each["kind"] == "Job"))
@@ -262,124 +264,27 @@ def check_dagster() -> None:
     """The pod of a run has what the component gives, by the chart's values as by the tag."""
     folder = KUBERNETES / "examples/dagster"
     tag = yaml.safe_load((folder / "tag.yaml").read_text())
-    values = yaml.safe_load((folder / "values.yaml").read_text())["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+    values = yaml.safe_load((folder / "values.yaml").read_text())["runLauncher"]["config"]["k8sRunLauncher"][
+        "runK8sConfig"
+    ]
     assert list(tag.values()) == list(values.values())
     spec = tag["pod_spec_config"] | {"containers": [{"name": "dagster", "image": "a", **tag["container_config"]}]}
-    valid([{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", **tag["pod_template_spec_metadata"]}, "spec": spec}])
-
-
-def check_yaml() -> str:
-    """`y` is a string for PyYAML and a boolean for Go; numbers in annotations are refused."""
-    files = [file for ending in ("yaml", "yml") for file in DEPLOY.rglob(f"*.{ending}") if "templates" not in file.parts]
-    for file in files:
-        found = re.findall(r"^.*[:\[,-] +(?:y|n|yes|no|on|off)[ ,\]]*$", file.read_text(), re.MULTILINE | re.IGNORECASE)
-        assert not found, f"{file}: quote {found}"
-        documents(file.read_text())
-    return f"{len(files)} files"
-
-
-def check_alerts() -> str:
-    """Unit tests fire and silence each one, and the runbook knows it, with its severity."""
-    rules = yaml.safe_load(RULES.read_text())
-    alerts = {rule["alert"]: rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
-    run("promtool", "check", "rules", RULES)
-    run("promtool", "test", "rules", RULES.with_name("forbear.test.yml"))
-    run("promtool", "check", "config", RULES.with_name("prometheus.yml"))
-    tests = [test for group in yaml.safe_load(RULES.with_name("forbear.test.yml").read_text())["tests"] for test in group["alert_rule_test"]]
-    runbook = (DEPLOY / "runbook.md").read_text()
-    for name, rule in alerts.items():
-        outcomes = {bool(test["exp_alerts"]) for test in tests if test["alertname"] == name}
-        assert outcomes == {True, False}, f"{name} is not tested both firing and silent"
-        assert rule["annotations"]["runbook_url"] == f"deploy/runbook.md#{name.lower()}", name
-        assert f"## {name}\n\n**{rule['labels']['severity']}** · " in runbook, f"the runbook has no entry for {name}"
-    assert runbook.count("\n## ") == len(alerts), "the runbook has an entry for an alert that is gone"
-    return f"{len(alerts)} alerts"
-
-
-# Enums become the words and numbers that JSON has; queries have fields of their data source, too.
-TYPES = """\
-import type { Dashboard, DataQuery } from "@grafana/schema";
-import type { IPodMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor";
-import type { IPrometheusRule } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule";
-type Json<T> = T extends DataQuery ? T & Record<string, unknown>
-  : T extends string ? `${T}` : T extends number ? number
-  : T extends object ? { [K in keyof T]: Json<T[K]> } : T;
-"""
-
-
-def check_types() -> str:
-    """By the types that Grafana and the operator publish: unknown keys and wrong values are errors."""
-    checked: list[tuple[str, object]] = []
-    for file in sorted((DEPLOY / "grafana").glob("*.json")):
-        dashboard = json.loads(file.read_text())
-        look_at(dashboard)
-        for annotation in dashboard["annotations"]["list"]:
-            # Of the data source, like the fields of a query.
-            annotation.pop("titleFormat")
-            annotation.pop("useValueForTime", None)
-        checked.append(("Json<Dashboard>", dashboard))
-    operator = [each for each in kustomize(KUBERNETES / "monitoring") + render(EVERYTHING) if each["apiVersion"] == OPERATOR]
-    checked += [(f"I{each['kind']}", each) for each in operator]
-    with tempfile.TemporaryDirectory(dir=NODE_MODULES.parent) as name:
-        source = Path(name) / "all.ts"
-        source.write_text(TYPES + "".join(f"export const v{n}: {kind} = {json.dumps(value)};\n" for n, (kind, value) in enumerate(checked)))
-        run("node", NODE_MODULES / "typescript/bin/tsc", "--noEmit", "--strict", "--skipLibCheck", source)
-    return f"{len(checked)} documents"
-
-
-def look_at(dashboard: dict) -> None:
-    """Every panel explains itself, names no data source of ours, and lies on no other."""
-    panels = dashboard["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    taken: set[tuple[int, int]] = set()
-    for panel in panels:
-        at = panel["gridPos"]
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert not cells & taken and at["x"] + at["w"] <= 24, f"{panel['title']} lies on another panel"
-        taken |= cells
-        assert panel["type"] == "row" or panel["description"].endswith("."), f"{panel['title']} has no description"
-    assert set(re.findall(r'"uid": "([^"]+)"', json.dumps(panels))) == {"${datasource}"}
-
-
-def check_compose() -> None:
-    """What it mounts is there, and what it names belongs together."""
-    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-    for name, service in compose["services"].items():
-        for source, *_ in (volume.split(":") for volume in service["volumes"]):
-            there = (DEPLOY / source).exists() if source.startswith(".") else source in compose["volumes"]
-            assert there, f"{name} mounts {source}, which is not there"
-        assert set(service.get("depends_on", [])) <= compose["services"].keys()
-        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), f"{name} faces the network"
-    run(FORBEAR, "check", DEPLOY / "compose/forbear/config.toml")
-
-
-def check_systemd() -> str:
-    if not shutil.which("systemd-analyze"):
-        return "skipped: systemd-analyze is not installed"
-    with tempfile.TemporaryDirectory() as name:
-        unit = Path(name) / "forbear.service"
-        unit.write_text((DEPLOY / "systemd/forbear.service").read_text().replace("/usr/local/bin/forbear", str(FORBEAR)))
-        run("systemd-analyze", "verify", "--man=no", unit)
-        # In tenths: 0 is as locked up as can be, 100 is open.
-        told = run("systemd-analyze", "security", "--offline=yes", "--threshold=20", "--no-pager", unit)
-    return re.search(r"exposure level .*: ([\d.]+)", told)[1] + " of 10 exposed"
-
-
-def check_versions() -> str:
-    """The image, the chart and the manifests are of the program's version."""
-    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert (chart["version"], chart["appVersion"]) == (version, version)
-    for file in (ROOT / "Dockerfile", DEPLOY / "compose.yaml", KUBERNETES / "pod/pod.yaml", KUBERNETES / "sidecar/kustomization.yaml"):
-        assert version in file.read_text(), f"{file} names another version than {version}"
-    return version
+    valid(
+        [
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "a", **tag["pod_template_spec_metadata"]},
+                "spec": spec,
+            }
+        ]
+    )
 
 
 def main() -> int:
-    global CHART
     # The chart has the rules and dashboards by symbolic links, and Helm tells of each one, each time.
     with tempfile.TemporaryDirectory() as name:
-        CHART = Path(shutil.copytree(CHART, Path(name) / "forbear"))
+        tools.CHART = Path(shutil.copytree(tools.CHART, Path(name) / "forbear"))
         return check_all()
 
 
@@ -389,9 +294,9 @@ def check_all() -> int:
         ("derived files are up to date", lambda: run(sys.executable, DEPLOY / "generate.py", "--check")),
         ("hadolint", lambda: run(TOOLS / "hadolint", ROOT / "Dockerfile")),
         ("shellcheck", lambda: run(TOOLS / "shellcheck", *scripts)),
-        ("YAML that Go and Python read alike", check_yaml),
-        ("alerts, their tests and the runbook", check_alerts),
-        ("dashboards and the operator's resources by their published types", check_types),
+        ("YAML that Go and Python read alike", files.check_yaml),
+        ("alerts, their tests and the runbook", files.check_alerts),
+        ("dashboards and the operator's resources by their published types", files.check_types),
         ("kustomize examples", check_kustomize),
         ("kustomize components", check_components),
         ("the plain Job's script", check_plain),
@@ -399,9 +304,9 @@ def check_all() -> int:
         ("the chart's schema", check_chart_schema),
         ("the chart's template in another chart", check_template),
         ("Dagster's values", check_dagster),
-        ("compose", check_compose),
-        ("systemd unit", check_systemd),
-        ("versions agree", check_versions),
+        ("compose", files.check_compose),
+        ("systemd unit", files.check_systemd),
+        ("versions agree", files.check_versions),
     ]:
         report.check(name, test)
     return report.finish()

@@ -120,8 +120,13 @@ class Running:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         (folder / "config.toml").write_text(CONFIGURATION.format(api=f"http://127.0.0.1:{self.server.server_port}"))
         self.log = open(folder / "forbear.log", "wb")
-        self.forbear = subprocess.Popen([binary, "run", "-c", folder / "config.toml"], cwd=folder,
-                                        stdout=subprocess.PIPE, stderr=self.log, text=True)
+        self.forbear = subprocess.Popen(
+            [binary, "run", "-c", folder / "config.toml"],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
         listeners = {}
         for line in iter(self.forbear.stdout.readline, "ready\n"):
             if not line:
@@ -142,25 +147,50 @@ class Running:
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(RULES)],
-            "scrape_configs": [{"job_name": "forbear", "static_configs": [{"targets": [self.metrics], "labels": TARGET}]}],
+            "scrape_configs": [
+                {"job_name": "forbear", "static_configs": [{"targets": [self.metrics], "labels": TARGET}]}
+            ],
         }
         (self.folder / "prometheus.yml").write_text(json.dumps(config))
         return subprocess.Popen(
-            ["prometheus", f"--config.file={self.folder / 'prometheus.yml'}", f"--web.listen-address={self.asked}",
-             f"--storage.tsdb.path={self.folder / 'data'}", "--log.level=error"], stdout=self.log, stderr=self.log)
+            [
+                "prometheus",
+                f"--config.file={self.folder / 'prometheus.yml'}",
+                f"--web.listen-address={self.asked}",
+                f"--storage.tsdb.path={self.folder / 'data'}",
+                "--log.level=error",
+            ],
+            stdout=self.log,
+            stderr=self.log,
+        )
 
     def _load(self, seed: int) -> None:
         """What a job does, over and over: some of everything, so that every counter moves."""
-        paths = ["/api/page", "/api/throttled", "/api/ill", "/api/forbidden", "/api/broken", "/api/reset",
-                 "/api/hold/a", "/api/hold/b", "/api/hold/c", "/down/x", "/nowhere/x"]
+        paths = [
+            "/api/page",
+            "/api/throttled",
+            "/api/ill",
+            "/api/forbidden",
+            "/api/broken",
+            "/api/reset",
+            "/api/hold/a",
+            "/api/hold/b",
+            "/api/hold/c",
+            "/down/x",
+            "/nowhere/x",
+        ]
         connection = http.client.HTTPConnection(self.proxy, timeout=30)
         turn = seed
         while not self.stopping.is_set():
             turn += 1
             method = ("GET", "POST", "PUT", "DELETE")[turn % 4]
             try:
-                connection.request(method, paths[turn % len(paths)], body=b"{}" if method != "GET" else None,
-                                   headers={"forbear-key": f"tenant:{turn % 3}", "forbear-deadline": "20s"})
+                connection.request(
+                    method,
+                    paths[turn % len(paths)],
+                    body=b"{}" if method != "GET" else None,
+                    headers={"forbear-key": f"tenant:{turn % 3}", "forbear-deadline": "20s"},
+                )
                 connection.getresponse().read()
             except (http.client.HTTPException, OSError):
                 connection.close()
@@ -196,8 +226,11 @@ class Running:
 def queries(dashboard: Path) -> list[tuple[str, str, str]]:
     """Panel or annotation, legend and expression of all that it asks for."""
     content = json.loads(dashboard.read_text())
-    asked = [(panel["title"], target["legendFormat"], target["expr"])
-             for panel in content["panels"] for target in panel.get("targets", [])]
+    asked = [
+        (panel["title"], target["legendFormat"], target["expr"])
+        for panel in content["panels"]
+        for target in panel.get("targets", [])
+    ]
     asked += [(each["name"], each["titleFormat"], each["target"]["expr"]) for each in content["annotations"]["list"]]
     for each in content["templating"]["list"]:
         if called := re.fullmatch(r"label_values\((.+), (\w+)\)", each["query"]):
@@ -282,9 +315,18 @@ def check_series(running: Running) -> str:
     lock, numbers = threading.Lock(), iter(range(HOSTILE_REQUESTS))
 
     def send(connection: http.client.HTTPConnection, n: str) -> None:
-        connection.request("GET", f"/calm/{n}/{n}?{n}={n}", headers={
-            "forbear-key": f"tenant:{n}", "forbear-run": f"run-{n}", "forbear-flow": f"flow-{n}",
-            f"x-{n}": n, "user-agent": n, "traceparent": n})
+        connection.request(
+            "GET",
+            f"/calm/{n}/{n}?{n}={n}",
+            headers={
+                "forbear-key": f"tenant:{n}",
+                "forbear-run": f"run-{n}",
+                "forbear-flow": f"flow-{n}",
+                f"x-{n}": n,
+                "user-agent": n,
+                "traceparent": n,
+            },
+        )
         connection.getresponse().read()
 
     def hostile() -> None:
@@ -305,7 +347,9 @@ def check_series(running: Running) -> str:
     for thread in threads:
         thread.join()
     after = running.scrape()
-    names = [{line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")} for text in (before, after)]
+    names = [
+        {line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")} for text in (before, after)
+    ]
     assert names[0] == names[1], f"new series: {sorted(names[1] ^ names[0])[:10]}"
 
     def total(text: str) -> float:

@@ -4,8 +4,14 @@ import promql_parser as promql
 
 # What dashboards leave to Grafana, as Grafana would fill it in. In a test that is seconds old, the
 # steps of subqueries are seconds, too.
-FILLED = {"$__rate_interval": "20s", "$__range": "5m", "$namespace": ".*", "$upstream": ".*", "$instance": ".*",
-          ":1m]": ":1s]"}
+FILLED = {
+    "$__rate_interval": "20s",
+    "$__range": "5m",
+    "$namespace": ".*",
+    "$upstream": ".*",
+    "$instance": ".*",
+    ":1m]": ":1s]",
+}
 
 
 def filled(expr: str) -> str:
