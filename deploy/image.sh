@@ -60,7 +60,7 @@ stand_in_for_distroless() {
     --include=base-files,libc6,libgcc-s1,tzdata,netbase,ca-certificates bookworm - |
     tar -x -C "$root"
   cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
-  printf 'root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n' >"$root/etc/passwd"
+  printf 'root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/tmp:/sbin/nologin\n' >"$root/etc/passwd"
   printf 'root:x:0:\nnonroot:x:65532:\n' >"$root/etc/group"
   # What the packages bring along and distroless leaves out: programs, documents, their records.
   rm -rf "${root:?}"/usr/{bin,sbin}/* "${root:?}"/usr/share/{doc,man,info,locale} \
@@ -68,7 +68,7 @@ stand_in_for_distroless() {
   install -d -m 1777 "$root/tmp"
   c="$(buildah from scratch)"
   buildah add --quiet "$c" "$root" / >/dev/null
-  buildah config --user 65532:65532 --workingdir /home/nonroot "$c"
+  buildah config --user 65532:65532 "$c"
   buildah commit --quiet --rm "$c" "$runtime" >/dev/null
 }
 
