@@ -26,7 +26,7 @@ pub const POOLS_MAX: usize = 10_000;
 pub struct UpstreamId(pub u32);
 
 /// Names a pool of permits. Pools are never renumbered while somebody holds or awaits a permit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(u32);
 
 /// All pools of permits that are not one upstream's own.
@@ -65,6 +65,8 @@ struct Pool {
 /// A pool as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolView {
+    /// The limit of the process, which is no key.
+    pub is_process: bool,
     /// The value of the key.
     pub name: Arc<str>,
     /// The declaration it comes from: the name itself, or a pattern.
@@ -255,22 +257,17 @@ impl Limits {
         id == PROCESS
     }
 
-    /// All pools, the process's first, then by name.
+    /// All pools, in no particular order.
     pub fn view(&self) -> Vec<PoolView> {
-        let mut pools: Vec<_> = self.pools.iter().collect();
-        pools.sort_by(|(a, left), (b, right)| {
-            (**a != PROCESS, &left.name).cmp(&(**b != PROCESS, &right.name))
-        });
-        pools
-            .into_iter()
-            .map(|(_, pool)| PoolView {
-                name: pool.name.clone(),
-                declared: pool.declared.clone(),
-                limit: pool.limit,
-                in_use: pool.in_use,
-                waiting: pool.members.saturating_sub(pool.in_use),
-            })
-            .collect()
+        let view = |(id, pool): (&PoolId, &Pool)| PoolView {
+            is_process: Self::is_process(*id),
+            name: pool.name.clone(),
+            declared: pool.declared.clone(),
+            limit: pool.limit,
+            in_use: pool.in_use,
+            waiting: pool.members.saturating_sub(pool.in_use),
+        };
+        self.pools.iter().map(view).collect()
     }
 
     /// If there is room and somebody waits, the first of them gets a turn.

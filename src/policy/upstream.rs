@@ -21,6 +21,7 @@ use super::line::{CredentialId, Line, Place, RouteId, TicketId};
 use super::outcome::Waits;
 use super::scope::Scope;
 use super::settings::{RouteSettings, UpstreamSettings};
+use super::time::MonoTime;
 
 mod attempt;
 mod force;
@@ -55,6 +56,8 @@ pub struct UpstreamPolicy {
     forced: Option<Forced>,
     scopes: IdMap<(RouteId, CredentialId), Scope>,
     credentials: IdMap<CredentialId, Scope>,
+    /// Before this, a full table of scopes is not looked through for room again.
+    tidy_at: MonoTime,
     whole: Scope,
     budget: RetryBudget,
     /// Changes whenever a barrier went up, so that a grant from before is looked at again.
@@ -92,6 +95,7 @@ impl UpstreamPolicy {
             forced: None,
             scopes: IdMap::default(),
             credentials: IdMap::default(),
+            tidy_at: MonoTime::ZERO,
             whole: Scope::default(),
             budget: RetryBudget::default(),
             tightened: 0,
@@ -178,7 +182,9 @@ impl UpstreamPolicy {
         self.line.unpark_due(cx.now);
         self.call_pools(&ticket.needs.pools);
         self.pump(cx);
-        if !self.line.has_lane(&ticket.needs) {
+        if !self.line.has_lane(&ticket.needs)
+            && self.yields_to(cx, ticket.id, &ticket.needs).is_none()
+        {
             match self.start(cx, &ticket.needs) {
                 Ok(grant) => {
                     ticket.granted = Some(grant);
@@ -264,9 +270,8 @@ impl UpstreamPolicy {
 
     /// It is this upstream's turn at a shared limit, or time has passed: look who can go.
     pub fn turn(&mut self, cx: &mut Context<'_>) {
-        let pools = self.line.parked_pools();
-        for pool in pools {
-            self.line.unpark_first(Place::Pool(pool));
+        for pool in &self.awaited {
+            self.line.unpark_first(Place::Pool(*pool));
         }
         self.line.unpark_due(cx.now);
         self.pump(cx);

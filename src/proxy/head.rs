@@ -208,9 +208,12 @@ pub fn upgrade(parts: &Parts) -> Option<HeaderValue> {
     let headers = &parts.headers;
     let wished =
         Nominated::connection(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+    if !wished || parts.version != Version::HTTP_11 {
+        return None;
+    }
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || content_length(headers).is_ok_and(|length| length.unwrap_or(0) > 0);
-    if !wished || has_body || parts.version != Version::HTTP_11 {
+    if has_body {
         return None;
     }
     let mut fields = headers.get_all(header::UPGRADE).iter();

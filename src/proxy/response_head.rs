@@ -140,9 +140,12 @@ fn check_transfer_encoding(parts: &Parts) -> Result<(), BadHead> {
 /// Drops what belongs to the connection, what `Connection` names, and every `Forbear-*`: only
 /// forbear itself may speak in that name.
 fn strip(headers: &mut HeaderMap) {
-    let mut leaving = Nominated::of(headers).names();
-    leaving.extend(headers.keys().filter(|name| is_hop_by_hop(name) || is_forbear(name)).cloned());
-    for name in leaving {
+    for name in Nominated::of(headers).names() {
+        headers.remove(name);
+    }
+    let leaves = |name: &&HeaderName| is_hop_by_hop(name) || is_forbear(name);
+    // Mostly there is one, so that looking again is cheaper than a list.
+    while let Some(name) = headers.keys().find(leaves).cloned() {
         headers.remove(name);
     }
 }

@@ -230,13 +230,16 @@ impl<S: Socket> GateIo<S> {
         Poll::Ready(Ok(pass > 0))
     }
 
-    /// Whether the exchange of the last message must finish before more is judged.
+    /// Whether the exchange of the last message must finish before more is judged. Its end wakes
+    /// the reader if there is something to be judged then; what has not come yet wakes by itself.
     fn must_wait(&self, cx: &mut Context<'_>) -> bool {
         let must_wait = || self.scanner.is_at_boundary() && !self.connection.is_quiet();
         if !must_wait() {
             return false;
         }
-        self.connection.park_reader(cx.waker());
+        if !self.held.is_empty() {
+            self.connection.park_reader(cx.waker());
+        }
         must_wait() && !self.connection.is_upgraded()
     }
 

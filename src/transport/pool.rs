@@ -22,9 +22,9 @@ use super::timer;
 const IDLE_MAX: Duration = Duration::from_secs(50);
 /// How often expired connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// Idle HTTP/1 connections per upstream and worker: what an upstream may have in flight by
-/// default, twice; the rest is closed.
-const IDLE_PER_TARGET_MAX: usize = 32;
+/// Idle HTTP/1 connections per upstream and worker: more than the clients of one job keep busy side
+/// by side, and they expire by themselves; the rest is closed.
+const IDLE_PER_TARGET_MAX: usize = 128;
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();

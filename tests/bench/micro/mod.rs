@@ -5,6 +5,13 @@
 //! one pass is at the largest size than at the smallest. `--once` makes exactly so many passes and
 //! ends, for callgrind: the difference between two runs with different numbers of passes is the
 //! passes alone.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::needless_pass_by_value,
+    reason = "it measures and prints, and fails by panicking"
+)]
 
 use clap::Args;
 

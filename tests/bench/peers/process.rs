@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::load::{Options as LoadOptions, Report};
 
@@ -28,14 +30,21 @@ pub(crate) struct Guarded {
 impl Guarded {
     /// Starts it on these cores.
     pub(crate) fn spawn(command: &mut Command, cores: Cores) -> Result<Self> {
-        let Some(cores) = cores else { return Ok(Self { child: command.spawn()? }) };
+        ON_SIGNALS.call_once(|| drop(std::thread::spawn(end_all_on_signals)));
+        let child = Self::pinned(command, cores)?;
+        LIVING.lock().unwrap_or_else(PoisonError::into_inner).push(child.id());
+        Ok(Self { child })
+    }
+
+    fn pinned(command: &mut Command, cores: Cores) -> Result<Child> {
+        let Some(cores) = cores else { return Ok(command.spawn()?) };
         let before = sched_getaffinity(None)?;
         let mut wanted = CpuSet::new();
         cores.iter().for_each(|core| wanted.set(*core));
         sched_setaffinity(None, &wanted)?;
         let child = command.spawn();
         sched_setaffinity(None, &before)?;
-        Ok(Self { child: child? })
+        Ok(child?)
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -49,20 +58,7 @@ impl Guarded {
 
     /// It and its descendants, parents first.
     pub(crate) fn tree(&self) -> Vec<u32> {
-        let mut all = vec![self.id()];
-        let mut at = 0;
-        while let Some(process) = all.get(at) {
-            let of_threads: Vec<u32> = tasks(*process)
-                .filter_map(|task| {
-                    fs::read_to_string(format!("/proc/{process}/task/{task}/children")).ok()
-                })
-                .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-                .filter_map(|id| id.parse().ok())
-                .collect();
-            all.extend(of_threads);
-            at += 1;
-        }
-        all
+        tree(self.id())
     }
 
     /// CPU time of each thread so far.
@@ -97,23 +93,65 @@ impl Guarded {
     }
 }
 
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        LIVING.lock().unwrap_or_else(PoisonError::into_inner).retain(|id| *id != self.id());
+        if !self.has_ended() {
+            kill(&self.tree());
+        }
+        drop(self.child.wait());
+    }
+}
+
+/// What was started and not yet ended.
+static LIVING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+static ON_SIGNALS: Once = Once::new();
+
+/// Guards are not dropped when this process is told to end, so this ends what they guard.
+fn end_all_on_signals() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let Ok(runtime) = runtime else { return };
+    let told = runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+        std::io::Result::Ok(())
+    });
+    if told.is_ok() {
+        let living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
+        living.iter().for_each(|id| kill(&tree(*id)));
+        std::process::exit(130);
+    }
+}
+
+/// Parents are killed before their children, whom they could replace.
+fn kill(tree: &[u32]) {
+    for id in tree.iter().filter_map(|id| Pid::from_raw(i32::try_from(*id).ok()?)) {
+        let _ = kill_process(id, Signal::KILL);
+    }
+}
+
+/// A process and its descendants, parents first.
+fn tree(root: u32) -> Vec<u32> {
+    let mut all = vec![root];
+    let mut at = 0;
+    while let Some(process) = all.get(at) {
+        let children: Vec<u32> = tasks(*process)
+            .filter_map(|task| {
+                fs::read_to_string(format!("/proc/{process}/task/{task}/children")).ok()
+            })
+            .flat_map(|text| text.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
+            .collect();
+        all.extend(children);
+        at += 1;
+    }
+    all
+}
+
 fn tasks(process: u32) -> impl Iterator<Item = u32> {
     let found = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
     found.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        // Descendants are known before, and die after, their parent, which could start others.
-        let tree = if self.has_ended() { Vec::new() } else { self.tree() };
-        drop(self.child.kill());
-        drop(self.child.wait());
-        for process in tree.into_iter().skip(1) {
-            if let Some(id) = i32::try_from(process).ok().and_then(Pid::from_raw) {
-                let _ = kill_process(id, Signal::KILL);
-            }
-        }
-    }
 }
 
 /// CPU time of threads.

@@ -104,7 +104,12 @@ impl Table {
     fn ratios(&self, figure: &Figure, proxy: usize, to: usize) -> Spread {
         let of_round = |round| self.of(figure, to).find(|it| it.round == round);
         let ratio = |it: &Record| Some(it.value / of_round(it.round)?.value);
-        Spread::of(self.of(figure, proxy).filter_map(ratio).filter(|it| it.is_finite()).collect())
+        Spread::of(
+            self.of(figure, proxy)
+                .filter_map(ratio)
+                .filter(|it| it.is_finite() && *it > 0.0)
+                .collect(),
+        )
     }
 
     fn first(&self, kind: Kind) -> Option<usize> {
