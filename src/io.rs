@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Messages up to this size are put together and sent with one `send`, which costs 0.2 µs less than
 /// a `writev` of two pieces; copying more than this costs as much again.
-const TOGETHER_MAX: usize = 4096;
+const TOGETHER_MAX: usize = 2048;
 
 /// The present, on the runtime's own clock, which a test can pause.
 #[expect(clippy::disallowed_methods, reason = "it bounds waits for I/O and decides nothing")]

@@ -115,7 +115,7 @@ pub(super) async fn run(
         match (place.settle(&mut in_flight, &report, now), result) {
             (Verdict::Retry(plan), result) => {
                 if let Ok(response) = result {
-                    kept = keep(response).await.or(kept);
+                    kept = Box::pin(keep(response)).await.or(kept);
                 }
                 // A sleeper holds no place.
                 drop(in_flight);
