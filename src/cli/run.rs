@@ -69,6 +69,9 @@ impl From<std::io::Error> for Failure {
 
 async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<ExitCode, Failure> {
     let open_files = raise_open_files();
+    if command.is_empty() {
+        use_small_pages();
+    }
     let metrics = Arc::new(Metrics::new());
     // The standard output of `run -- CMD` is CMD's.
     let to = if command.is_empty() { LogTo::Stdout } else { LogTo::Stderr };
@@ -96,6 +99,8 @@ async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<Ex
         Some((program, arguments)) => Some(start_child(program, arguments, &sidecar)?),
         None => None,
     };
+    // Only now, since a child inherits it, and may want large pages.
+    use_small_pages();
     let code = match child {
         Some(child) => with_child(child, &sidecar, watch, &mut signals).await?,
         None => {
@@ -108,6 +113,12 @@ async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<Ex
     tracing::info!("ended");
     drop(guard);
     Ok(code)
+}
+
+/// Keeps the kernel from giving 2 MiB where 4 KiB were touched: idle, that is half of all memory.
+fn use_small_pages() {
+    // Where it is forbidden, forbear is larger and otherwise the same.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// One line per listener with the address really bound, then `ready`.

@@ -13,7 +13,7 @@ use http::response::Parts;
 use http_body_util::BodyExt;
 
 use super::exchange::{Exchange, Keys, Teller};
-use super::gate::{self, Place, Stop, seconds};
+use super::gate::{self, InFlight, Place, Stop, seconds};
 use super::head;
 use super::reject::{Code, Rejection};
 use super::relay::Flow;
@@ -112,31 +112,54 @@ pub(super) async fn run(
             retry_mode: exchange.retry_mode(),
             draws: [Common::draw(), Common::draw()],
         };
-        match (place.settle(&mut in_flight, &report, now), result) {
-            (Verdict::Retry(plan), result) => {
-                if let Ok(response) = result {
-                    kept = Box::pin(keep(response)).await.or(kept);
-                }
-                // A sleeper holds no place.
-                drop(in_flight);
-                fresh = plan.fresh;
-                place.rejoin(plan);
+        let plan = match place.settle(&mut in_flight, &report, now) {
+            Verdict::Retry(plan) => plan,
+            verdict => {
+                let final_one = Final { result, in_flight, at: now, class: outcome.class };
+                return last_attempt(exchange, final_one, &verdict, kept, teller);
             }
-            (verdict, Ok(response)) => {
-                let (decision, retry_at) = given_up(&verdict);
-                conclude(teller, decision, outcome.class);
-                let (parts, body) = response.into_parts();
-                let body =
-                    RelayBody::Streaming(Box::new(Flow { body, in_flight: Some(in_flight) }));
-                return Ok(Relay { parts, body, at: now, retry_at });
-            }
-            (verdict, Err(error)) => {
-                let (decision, retry_at) = given_up(&verdict);
-                let decision = decision.unwrap_or(Decision::NotRetryable);
-                return last_word(exchange, kept, decision, retry_at, teller, || {
-                    failure(exchange, &error, retry_at)
-                });
-            }
+        };
+        if let Ok(response) = result {
+            // Boxed, so that exchanges that are not repeated do not carry what this needs.
+            kept = Box::pin(keep(response)).await.or(kept);
+        }
+        // A sleeper holds no place.
+        drop(in_flight);
+        fresh = plan.fresh;
+        place.rejoin(plan);
+    }
+}
+
+/// An attempt after which no other follows.
+struct Final {
+    result: Result<Response<ResponseBody>, SendError>,
+    in_flight: InFlight,
+    at: MonoTime,
+    class: Class,
+}
+
+/// What the client gets of it.
+fn last_attempt(
+    exchange: &Exchange<'_>,
+    attempt: Final,
+    verdict: &Verdict,
+    kept: Option<Kept>,
+    teller: &mut Teller,
+) -> Result<Relay, Rejection> {
+    let Final { result, in_flight, at, class } = attempt;
+    let (decision, retry_at) = given_up(verdict);
+    match result {
+        Ok(response) => {
+            conclude(teller, decision, class);
+            let (parts, body) = response.into_parts();
+            let flow = Box::new(Flow { body, in_flight: Some(in_flight) });
+            Ok(Relay { parts, body: RelayBody::Streaming(flow), at, retry_at })
+        }
+        Err(error) => {
+            let decision = decision.unwrap_or(Decision::NotRetryable);
+            last_word(exchange, kept, decision, retry_at, teller, || {
+                failure(exchange, &error, retry_at)
+            })
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -122,45 +122,61 @@ impl Connection {
         Ok(Self::Http1(Http1 { sender, driver, meter, alarm: Alarm::default(), open }))
     }
 
-    /// Sends one request and waits for the head of its response.
-    pub(super) async fn exchange(
-        &mut self,
+    /// Sends one request and waits for the head of its response. hyper has the request before the
+    /// future exists, which therefore does not carry it.
+    pub(super) fn exchange<'a>(
+        &'a mut self,
         request: Request<RequestBody>,
-        upload: &Upload,
+        upload: &'a Upload,
         target: &Target,
         is_reused: bool,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> impl Future<Output = Result<Response<Incoming>, Failure>> + Send + use<'a> {
         let (meter, is_http2) = match self {
             Self::Http1(connection) => (connection.meter.clone(), false),
             Self::Http2(connection) => (connection.meter.clone(), true),
         };
         let before = meter.reading();
-        let ended = match self {
-            Self::Http1(connection) => connection.send(request, before, deadline).await,
-            Self::Http2(connection) => connection.send(request, target, deadline).await,
-        };
-        let facts = |is_untouched: bool| {
-            let after = meter.reading();
-            Facts {
-                is_reused,
-                is_http2,
-                // A stream's share of a shared connection's bytes is not known.
-                nothing_sent: is_untouched || (!is_http2 && after.written == before.written),
-                nothing_received: after.read == before.read,
-                body_fault: upload.fault(),
+        let sending = match self {
+            Self::Http1(connection) => Sending::Http1(connection.send(request, before, deadline)),
+            // Boxed, so that those of HTTP/1.1 do not carry what this needs.
+            Self::Http2(connection) => {
+                Sending::Http2(Box::pin(connection.send(request, target, deadline)))
             }
         };
-        match ended {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(mut failed)) => {
-                let request = failed.take_message().map(Box::new);
-                let error = of_hyper(failed.error(), facts(request.is_some()));
-                Err(Failure { error, request })
+        async move {
+            let ended = match sending {
+                Sending::Http1(sending) => sending.await,
+                Sending::Http2(sending) => sending.await,
+            };
+            let facts = |is_untouched: bool| {
+                let after = meter.reading();
+                Facts {
+                    is_reused,
+                    is_http2,
+                    // A stream's share of a shared connection's bytes is not known.
+                    nothing_sent: is_untouched || (!is_http2 && after.written == before.written),
+                    nothing_received: after.read == before.read,
+                    body_fault: upload.fault(),
+                }
+            };
+            match ended {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(mut failed)) => {
+                    let request = failed.take_message().map(Box::new);
+                    let error = of_hyper(failed.error(), facts(request.is_some()));
+                    Err(Failure { error, request })
+                }
+                Err(verdict) => Err(Failure { error: verdict(facts(false)), request: None }),
             }
-            Err(verdict) => Err(Failure { error: verdict(facts(false)), request: None }),
         }
     }
+}
+
+/// A request on its way, by protocol.
+enum Sending<A, B> {
+    Http1(A),
+    Http2(B),
 }
 
 /// What hyper says of a request, or our own verdict.
@@ -168,15 +184,15 @@ type Ended = Result<Result<Response<Incoming>, TrySendError<Request<RequestBody>
 type Verdict = fn(Facts) -> SendError;
 
 impl Http1 {
-    async fn send(
+    fn send(
         &mut self,
         mut request: Request<RequestBody>,
         before: Reading,
         deadline: Instant,
-    ) -> Ended {
+    ) -> impl Future<Output = Ended> + Send {
         head::for_http1(&mut request);
-        let mut sending = pin!(self.sender.try_send_request(request));
-        poll_fn(|cx| {
+        let mut sending = Box::pin(self.sender.try_send_request(request));
+        poll_fn(move |cx| {
             drive(&mut self.driver, cx);
             let ended = sending.as_mut().poll(cx);
             let is_flood = self.meter.reading().is_flood_since(before);
@@ -187,7 +203,6 @@ impl Http1 {
                 Poll::Pending => self.alarm.poll_due(cx, deadline).map(|()| Err(late as Verdict)),
             }
         })
-        .await
     }
 
     /// Reads and writes what can be; `cx` is woken when there is more to do.
@@ -227,16 +242,16 @@ fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
 }
 
 impl Http2 {
-    async fn send(
+    fn send(
         &mut self,
         mut request: Request<RequestBody>,
         target: &Target,
         deadline: Instant,
-    ) -> Ended {
+    ) -> impl Future<Output = Ended> + Send + use<> {
         let (scheme, authority) = target.pseudo_fields();
         head::for_http2(&mut request, scheme, authority);
         let sending = self.sender.try_send_request(request);
-        timeout_at(deadline, sending).await.map_err(|_| late as Verdict)
+        async move { timeout_at(deadline, sending).await.map_err(|_| late as Verdict) }
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -143,37 +143,44 @@ pub struct SendOptions {
 /// # Errors
 ///
 /// See [`SendError`]; the request body's own fault is in [`Replay::fault`].
-pub async fn send(
+pub fn send(
     target: &Arc<Target>,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
     options: SendOptions,
-) -> Result<Response<ResponseBody>, SendError> {
+) -> impl Future<Output = Result<Response<ResponseBody>, SendError>> + Send {
     let deadline = timer::after(options.head_timeout);
     let upload = request.body().upload();
     let asked_upgrade = head::wants_upgrade(&request);
-    let mut request = request;
     let mut pooled_tries = if options.fresh || asked_upgrade { 0 } else { POOLED_TRIES_MAX };
-    loop {
-        let pooled = if pooled_tries > 0 { pool::take(target) } else { None };
-        pooled_tries = pooled_tries.saturating_sub(1);
-        let is_reused = pooled.is_some();
-        let mut connection = match pooled {
-            Some(connection) => connection,
-            // Boxed, so that requests that find a connection do not carry what making one needs.
-            None => Box::pin(connect(target, asked_upgrade, deadline)).await?,
-        };
-        if let (false, Connection::Http2(shared)) = (is_reused, &connection) {
-            pool::share(target, shared);
-        }
-        match connection.exchange(request, &upload, target, is_reused, deadline).await {
-            Ok(response) => {
-                let lease =
-                    Lease { target: target.clone(), connection: None, upload, is_reusable: false };
-                return receive(response, connection, lease, asked_upgrade, options.idle_timeout);
+    // A block, since an `async fn` would carry its arguments twice, and this one's are large.
+    async move {
+        loop {
+            let pooled = if pooled_tries > 0 { pool::take(target) } else { None };
+            pooled_tries = pooled_tries.saturating_sub(1);
+            let is_reused = pooled.is_some();
+            let mut connection = match pooled {
+                Some(connection) => connection,
+                // Boxed, so that requests that find one do not carry what making one needs.
+                None => Box::pin(connect(target, asked_upgrade, deadline)).await?,
+            };
+            if let (false, Connection::Http2(shared)) = (is_reused, &connection) {
+                pool::share(target, shared);
             }
-            // The pooled connection was gone before it took the request: nothing has happened.
-            Err(Failure { request: Some(untouched), .. }) if is_reused => request = *untouched,
-            Err(failure) => return Err(failure.error),
+            match connection.exchange(request, &upload, target, is_reused, deadline).await {
+                Ok(response) => {
+                    let lease = Lease {
+                        target: target.clone(),
+                        connection: None,
+                        upload,
+                        is_reusable: false,
+                    };
+                    let idle_timeout = options.idle_timeout;
+                    return receive(response, connection, lease, asked_upgrade, idle_timeout);
+                }
+                // The pooled connection was gone before it took the request: nothing happened.
+                Err(Failure { request: Some(untouched), .. }) if is_reused => request = *untouched,
+                Err(failure) => return Err(failure.error),
+            }
         }
     }
 }

@@ -20,8 +20,9 @@ use super::timer;
 /// An idle connection is closed after this long: below the 60 s after which common servers and
 /// load balancers close theirs, so that it is rarely the peer who closes first.
 const IDLE_MAX: Duration = Duration::from_secs(50);
-/// How often expired connections are looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// How often idle connections are looked at, for the expired and for those that their peer has
+/// closed while nobody drove them.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Idle HTTP/1 connections per upstream and worker: more than the clients of one job keep busy side
 /// by side, and they expire by themselves; the rest is closed.
 const IDLE_PER_TARGET_MAX: usize = 128;
