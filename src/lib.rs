@@ -117,6 +117,8 @@ pub mod transport;
 
 pub mod telemetry;
 
+pub mod store;
+
 pub mod gateway;
 
 pub mod proxy;

@@ -29,9 +29,10 @@ use crate::config::settings::{Settings, UpstreamConfig};
 use crate::policy::limits::{Limits, UpstreamId};
 use crate::policy::time::Draw;
 use crate::proxy::head::UpstreamHead;
+use crate::store::ledger::Ledger;
 use crate::telemetry::access::AccessLogger;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::view::EventView;
+use crate::telemetry::view::{EventKind, EventView};
 use crate::transport::{ReplayMemory, Target, TargetError};
 
 /// Events kept for a reader that falls behind.
@@ -62,6 +63,8 @@ pub struct Common {
     pub clock: Clock,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
+    /// Where finished stories go.
+    pub ledger: Ledger,
     draining: AtomicBool,
     limits: Mutex<Limits>,
     states: Mutex<HashMap<UpstreamId, Weak<UpstreamState>>>,
@@ -168,11 +171,22 @@ fn build_upstream(
 }
 
 impl Common {
-    /// Everything at its beginning.
+    /// Everything at its beginning, without a ledger.
     pub fn new(clock: Clock, metrics: Arc<Metrics>, settings: &Settings) -> Arc<Self> {
+        Self::with_ledger(clock, metrics, settings, Ledger::off())
+    }
+
+    /// Everything at its beginning.
+    pub fn with_ledger(
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        settings: &Settings,
+        ledger: Ledger,
+    ) -> Arc<Self> {
         Arc::new(Self {
             clock,
             metrics,
+            ledger,
             draining: AtomicBool::new(false),
             limits: Mutex::new(Limits::new(&settings.limits)),
             states: Mutex::default(),
@@ -197,8 +211,10 @@ impl Common {
         fastrand::u128(..)
     }
 
-    /// Tells whoever follows the events.
+    /// Tells whoever follows the events, and the ledger. What others depend on is on disk soon.
     pub fn tell(&self, event: EventView) {
+        let is_urgent = matches!(event.kind, EventKind::Breaker | EventKind::Cooldown);
+        self.ledger.event(&event, is_urgent);
         // Nobody listening is the usual case.
         let _ = self.events.send(event);
     }

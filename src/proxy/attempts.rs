@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::Response;
 use http::response::Parts;
+use http::{HeaderMap, Response};
 use http_body_util::BodyExt;
 
 use super::exchange::{Exchange, Keys, Teller};
@@ -18,7 +18,7 @@ use super::head;
 use super::reject::{Code, Rejection};
 use crate::gateway::Common;
 use crate::policy::classify::{Failure, Observed, classify};
-use crate::policy::outcome::{Class, Outcome, Waits};
+use crate::policy::outcome::{Class, HintSource, Outcome, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
@@ -31,6 +31,9 @@ use crate::transport::{self, BodyFault, ReplayState, ResponseBody, SendOptions};
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// Reading it may take so long; the place in flight is held meanwhile.
 const KEPT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Of a field that named a time; an honest one is a date or a few numbers.
+const HINT_BYTES_MAX: usize = 200;
 
 /// What the client gets.
 pub(super) struct Relay {
@@ -63,12 +66,12 @@ pub(super) async fn run(
     if exchange.is_out_of_time() {
         return Err(out_of_time());
     }
-    let mut place =
-        Place::join(exchange, keys).map_err(|refusal| gate::rejection(exchange, refusal))?;
+    let mut place = Place::join(exchange, keys, &mut teller.story.notes.behind)
+        .map_err(|refusal| gate::rejection(exchange, refusal))?;
     let mut kept: Option<Kept> = None;
     let mut fresh = false;
     loop {
-        let (mut in_flight, before) = match place.turn(exchange).await {
+        let (mut in_flight, before) = match place.turn(exchange, &mut teller.story.waited).await {
             Ok(granted) => granted,
             Err(Stop::Broken(fault)) => return Err(broken_body(fault)),
             Err(Stop::Refused(refusal)) => {
@@ -86,6 +89,7 @@ pub(super) async fn run(
         }
         let clock = &exchange.gateway.common.clock;
         let sent_at = clock.now();
+        teller.story.notes.sending = true;
         let result = send(exchange, fresh).await;
         // No further attempt can follow, so this counts a body once.
         if exchange.body.state() == ReplayState::Streamed {
@@ -175,6 +179,12 @@ fn note_attempt(
     waited: Waits,
 ) {
     let n = u8::try_from(teller.story.attempts.len() + 1).unwrap_or(u8::MAX);
+    teller.story.notes.sending = false;
+    if let (Ok(response), Some(hint)) = (result, outcome.reading.hint)
+        && let Some(said) = hint_as_received(response.headers(), hint.source)
+    {
+        teller.story.notes.said.push((n, said));
+    }
     teller.story.attempts.push(AttemptStory {
         n,
         status: result.as_ref().ok().map(|response| response.status().as_u16()),
@@ -185,6 +195,19 @@ fn note_attempt(
         hint: outcome.reading.hint.map(|hint| (hint.source, hint.wait)),
         waited,
     });
+}
+
+/// The field that named a time, as it stood in the answer; the ledger quotes it.
+fn hint_as_received(headers: &HeaderMap, source: HintSource) -> Option<Box<str>> {
+    const RESETS: [&str; 4] =
+        ["ratelimit", "ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset"];
+    let own = [source.name()];
+    let names: &[&str] = match source {
+        HintSource::RetryAfterMs | HintSource::RetryAfterDelta | HintSource::RetryAfterDate => &own,
+        HintSource::RateLimitReset => &RESETS,
+    };
+    let value = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
+    Some(value.get(..value.len().min(HINT_BYTES_MAX))?.into())
 }
 
 /// The caller's time was over before anything could be sent.

@@ -29,8 +29,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Stands in line.
-    pub(super) fn join(exchange: &Exchange<'_>, keys: &Keys) -> Result<Self, Refusal> {
+    /// Stands in line; `behind` is how many stand before it, should it have to wait.
+    pub(super) fn join(
+        exchange: &Exchange<'_>,
+        keys: &Keys,
+        behind: &mut Option<u32>,
+    ) -> Result<Self, Refusal> {
         let state = exchange.upstream.state.clone();
         let route = exchange.upstream.route_ids.get(exchange.route).copied();
         let ask = Ask {
@@ -43,27 +47,42 @@ impl Place {
             wait_max: exchange.wait_max(),
             deadline: exchange.deadline,
         };
-        let ticket = state.with(|policy, cx| policy.join(cx, ask))?;
+        let ticket = state.with(|policy, cx| {
+            let ticket = policy.join(cx, ask)?;
+            // One of them is this one, if it waits at all.
+            *behind = policy.queued().checked_sub(1).and_then(|others| others.try_into().ok());
+            Ok(ticket)
+        })?;
         Ok(Self { state, ticket: Some(ticket), woken: None })
     }
 
     /// Waits until this exchange may send. Beside it the request body is read ahead, by which a
-    /// client that left is noticed.
+    /// client that left is noticed; what an exchange waited in vain is added to `in_vain`.
     pub(super) async fn turn(
         &mut self,
         exchange: &Exchange<'_>,
+        in_vain: &mut Waits,
     ) -> Result<(InFlight, Before), Stop> {
         let clock = exchange.gateway.common.clock;
-        let Some(ticket) = &mut self.ticket else { return Err(Stop::Refused(Refusal::Draining)) };
+        let mut waiting = Waiting { place: self, in_vain, is_over: false };
         let mut reading = pin!(exchange.read_ahead());
         loop {
-            match self.state.with(|policy, cx| policy.ask(cx, ticket)) {
-                Answer::Go(grant) => return Ok(InFlight::new(&self.state, grant)),
-                Answer::Refuse(refusal) => return Err(Stop::Refused(refusal)),
+            let Self { state, ticket, woken } = &mut *waiting.place;
+            let Some(ticket) = ticket else { return Err(Stop::Refused(Refusal::Draining)) };
+            match state.with(|policy, cx| policy.ask(cx, ticket)) {
+                Answer::Go(grant) => {
+                    let granted = InFlight::new(state, grant);
+                    waiting.is_over = true;
+                    return Ok(granted);
+                }
+                Answer::Refuse(refusal) => {
+                    waiting.is_over = true;
+                    return Err(Stop::Refused(refusal));
+                }
                 Answer::Wait { until } => {
-                    let Some(woken) = &self.woken else {
+                    let Some(woken) = woken else {
                         // From here on wake-ups are heard; one that came before is in the next answer.
-                        self.woken = Some(self.state.waker(ticket.id()));
+                        *woken = Some(state.waker(ticket.id()));
                         continue;
                     };
                     tokio::select! {
@@ -99,14 +118,36 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Out of the line, if it still stands there; says what it waited since its last attempt.
+    fn leave(&mut self) -> Waits {
+        let Some(ticket) = self.ticket.take() else { return Waits::default() };
+        let id = ticket.id();
+        let waited = self.state.with(|policy, cx| policy.quit(cx, ticket));
+        if self.woken.is_some() {
+            self.state.forget_waker(id);
+        }
+        waited
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            let id = ticket.id();
-            self.state.with(|policy, cx| policy.quit(cx, ticket));
-            if self.woken.is_some() {
-                self.state.forget_waker(id);
-            }
+        self.leave();
+    }
+}
+
+/// One wait; if nobody is left to hear how it ends, it ends here, and its time is accounted for.
+struct Waiting<'a> {
+    place: &'a mut Place,
+    in_vain: &'a mut Waits,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.in_vain.add(&self.place.leave());
         }
     }
 }

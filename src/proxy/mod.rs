@@ -250,6 +250,7 @@ async fn relay_down(
         response_head::raise_retry_after(&mut parts.headers, at.since(anchor.mono), anchor.wall);
     }
     teller.story.status = parts.status.as_u16();
+    teller.story.notes.retry_at = retry_at.map(|at| anchor.wall(at));
     teller.story.bytes_up = exchange.body.bytes_seen();
     if follows == Follows::Upgraded {
         teller.story.decision = Decision::Upgraded;

@@ -9,13 +9,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 
 use crate::admin::auth::Access;
-use crate::admin::backend::{Backend, ControlError, ForceBreaker, ForcedState, Reload};
+use crate::admin::backend::{Asking, Backend, ControlError, ForceBreaker, ForcedState, Reload};
 use crate::config::{self, Loaded};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
 use crate::policy::breaker::Force;
 use crate::serve::ListenerId;
 use crate::serve::shutdown::Load;
+use crate::store::read::{self, Answer, Question};
 use crate::telemetry::access::AccessLogger;
 use crate::telemetry::scrape;
 use crate::telemetry::view::{
@@ -140,6 +141,7 @@ impl Control {
             .map_err(|error| refused(vec![error.to_string()]))?;
         // First the rules, then the routes to them: nobody is judged by less than both.
         next.enforce();
+        gateway.common.ledger.configure(&settings.state);
         self.live.store(Arc::new(next));
         self.access.set_token(settings.admin.token.clone());
         gateway.common.metrics.retain(&settings);
@@ -273,6 +275,25 @@ impl Backend for Control {
         tracing::warn!(upstream, cleared, "cooldowns cleared by hand");
         self.tell(EventKind::Cooldown, format!("{cleared} cleared by hand"));
         Ok(found.view(gateway.common.clock.anchor()))
+    }
+
+    fn ask_ledger(&self, question: Question) -> Asking<'_> {
+        Box::pin(async move {
+            let gateway = self.gateway();
+            let answer = gateway.common.ledger.ask(question.clone()).await;
+            match answer.map_err(|error| ControlError::LedgerFailed { why: error.to_string() })? {
+                Answer::Found(found) => Ok(found),
+                Answer::Unknown { oldest } => {
+                    let id = match &question {
+                        Question::One(id) => id.as_str(),
+                        Question::Last(_) => "",
+                    };
+                    let why = read::unknown(id, oldest, Some(&gateway.settings.state));
+                    Err(ControlError::UnknownExchange { why })
+                }
+                Answer::Failed(why) => Err(ControlError::LedgerFailed { why }),
+            }
+        })
     }
 
     fn reload(&self) -> Reload<'_> {

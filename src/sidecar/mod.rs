@@ -29,6 +29,7 @@ use crate::gateway::{BuildError, Common, Gateway, Live};
 use crate::proxy::Proxy;
 use crate::serve::worker::{BindError, Bound, Running};
 use crate::serve::{ListenerId, Timeouts};
+use crate::store::Store;
 use crate::telemetry::access::AccessLogger;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LogWriter;
@@ -39,6 +40,9 @@ const REFUSE_AT_LAST: u32 = 5;
 /// After a last answer its connection may linger so long.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// Writing the last second's stories takes milliseconds, unless the disk hangs.
+const STORE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// A running forbear.
 pub struct Sidecar {
     control: Arc<Control>,
@@ -47,6 +51,7 @@ pub struct Sidecar {
     metrics: Option<SocketAddr>,
     /// Admin and metrics listeners.
     tasks: JoinSet<()>,
+    store: Store,
     /// True once those should end.
     ending: watch::Sender<bool>,
 }
@@ -89,7 +94,9 @@ impl Sidecar {
         log: LogWriter,
     ) -> Result<Self, StartError> {
         let settings = Arc::new(loaded.settings.clone());
-        let common = Common::new(Clock::start(), metrics, &settings);
+        let clock = Clock::start();
+        let store = Store::open(&settings.state, clock, metrics.store.clone())?;
+        let common = Common::with_ledger(clock, metrics, &settings, store.ledger().clone());
         let access = AccessLogger::new(settings.log, log.clone());
         let gateway = Gateway::build(settings.clone(), access, &common, None)?;
         gateway.enforce();
@@ -126,6 +133,7 @@ impl Sidecar {
             admin: admin_address,
             metrics: metrics_address,
             tasks,
+            store,
             ending,
         };
         Ok(sidecar)
@@ -210,6 +218,11 @@ impl Sidecar {
         // Nobody listening any more is fine.
         let _ = self.ending.send(true);
         while self.tasks.join_next().await.is_some() {}
+        if !self.store.close(STORE_TIME_MAX) {
+            tracing::warn!(
+                "the state file takes too long; what was told last may be missing in it"
+            );
+        }
     }
 }
 
