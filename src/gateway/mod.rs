@@ -5,7 +5,7 @@
 //! in [`upstream::UpstreamState`] and is handed on from one gateway to the next.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -70,7 +70,7 @@ pub struct Common {
     states: Mutex<HashMap<UpstreamId, Weak<UpstreamState>>>,
     next_state: AtomicU32,
     events: broadcast::Sender<EventView>,
-    salt: RandomState,
+    salt: u128,
 }
 
 /// Why a configuration cannot be put to work.
@@ -173,15 +173,22 @@ fn build_upstream(
 impl Common {
     /// Everything at its beginning, without a ledger.
     pub fn new(clock: Clock, metrics: Arc<Metrics>, settings: &Settings) -> Arc<Self> {
-        Self::with_ledger(clock, metrics, settings, Ledger::off())
+        Self::with_ledger(clock, metrics, settings, Ledger::off(), Self::new_salt())
     }
 
-    /// Everything at its beginning.
+    /// A salt that nobody can guess: the standard library seeds its hashers from the system.
+    pub fn new_salt() -> u128 {
+        let half = |n: u8| u128::from(RandomState::new().hash_one(n));
+        (half(0) << 64) | half(1)
+    }
+
+    /// Everything at its beginning; the salt is the one under which state was kept.
     pub fn with_ledger(
         clock: Clock,
         metrics: Arc<Metrics>,
         settings: &Settings,
         ledger: Ledger,
+        salt: u128,
     ) -> Arc<Self> {
         Arc::new(Self {
             clock,
@@ -192,7 +199,7 @@ impl Common {
             states: Mutex::default(),
             next_state: AtomicU32::new(1),
             events: broadcast::channel(EVENT_BACKLOG).0,
-            salt: RandomState::new(),
+            salt,
         })
     }
 
@@ -226,8 +233,11 @@ impl Common {
 
     /// A salted hash of what identifies a caller; tells two apart, reveals neither.
     pub fn salted(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.salt.hash(&mut hasher);
+        bytes.hash(&mut hasher);
         // Zero is nobody.
-        self.salt.hash_one(bytes).max(1)
+        hasher.finish().max(1)
     }
 
     /// Refuses new exchanges and those that wait, also at upstreams that a reload has removed.

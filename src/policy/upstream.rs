@@ -23,6 +23,7 @@ use super::settings::{RouteSettings, UpstreamSettings};
 
 mod attempt;
 mod force;
+mod saved;
 mod settle;
 mod ticket;
 mod verdict;
@@ -30,6 +31,7 @@ mod view;
 mod waiting;
 
 pub use self::force::Forced;
+pub use self::saved::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 pub use self::ticket::{Answer, Ask, Context, Event, Grant, Permit, Refusal, Sent, Ticket};
 use self::ticket::{Rest, collect, too_late};
 pub use self::verdict::{GiveUp, Report, RetryPlan, Verdict};

@@ -18,7 +18,7 @@ use super::head;
 use super::reject::{Code, Rejection};
 use crate::gateway::Common;
 use crate::policy::classify::{Failure, Observed, classify};
-use crate::policy::outcome::{Class, HintSource, Outcome, Waits};
+use crate::policy::outcome::{Class, Health, HintSource, Outcome, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
@@ -98,6 +98,14 @@ pub(super) async fn run(
         let took = clock.now().since(sent_at);
         let outcome = judge(exchange, &result, took);
         note_attempt(teller, &result, &outcome, took, before.waited);
+        if outcome.health == Health::Failure {
+            let state = &exchange.upstream.state;
+            let class = names::class(outcome.class);
+            state.note_failure(match &result {
+                Ok(response) => format!("{} {class}", response.status().as_u16()),
+                Err(error) => names::attempt_error(error.kind).to_owned(),
+            });
+        }
         let report = Report {
             outcome,
             exchange: exchange.number,

@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 
 mod control;
 
+mod memory;
+
 pub use self::control::{Control, WATCH_INTERVAL};
 
 use crate::admin;
@@ -96,16 +98,19 @@ impl Sidecar {
         let settings = Arc::new(loaded.settings.clone());
         let clock = Clock::start();
         let store = Store::open(&settings.state, clock, metrics.store.clone())?;
-        let common = Common::with_ledger(clock, metrics, &settings, store.ledger().clone());
+        let (ledger, salt) = (store.ledger().clone(), store.salt());
+        let common = Common::with_ledger(clock, metrics, &settings, ledger, salt);
         let access = AccessLogger::new(settings.log, log.clone());
         let gateway = Gateway::build(settings.clone(), access, &common, None)?;
         gateway.enforce();
+        memory::restore(&gateway, store.saved());
         let bound = Bound::bind(&settings)?;
         let admin = bind("admin.listen", settings.admin.listen)?;
         let read_only =
             settings.metrics_listen.map(|address| bind("metrics.listen", address)).transpose()?;
 
         let live: Live = Arc::new(ArcSwap::from_pointee(gateway));
+        store.watch(memory::snapshot(live.clone()));
         let running = bound.start(&Proxy::new(live.clone()))?;
         let is_loopback = settings.admin.listen.ip().is_loopback();
         let guard = Arc::new(Access::new(settings.admin.token.clone(), is_loopback));

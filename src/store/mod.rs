@@ -42,6 +42,7 @@ use crate::telemetry::store::StoreMetrics;
 pub struct Store {
     ledger: Ledger,
     saved: StateRows,
+    salt: u128,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -56,9 +57,10 @@ impl Store {
         let path = (settings.path != file::IN_MEMORY).then(|| PathBuf::from(&settings.path));
         let (writer, saved) =
             Writer::open(ledger.0.clone(), clock, path).map_err(io::Error::other)?;
+        let salt = writer.salt();
         let thread =
             std::thread::Builder::new().name("store".into()).spawn(move || writer.run())?;
-        Ok(Self { ledger, saved, thread: Some(thread) })
+        Ok(Self { ledger, saved, salt, thread: Some(thread) })
     }
 
     /// The handle for whoever tells or asks.
@@ -69,6 +71,11 @@ impl Store {
     /// The state that was in the file when it was opened.
     pub fn saved(&self) -> &StateRows {
         &self.saved
+    }
+
+    /// Under which credentials are hashed in that state; a new one where there is no file.
+    pub fn salt(&self) -> u128 {
+        self.salt
     }
 
     /// From now on the state is what `snapshot` says, asked once a second and whenever it changed.

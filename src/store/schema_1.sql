@@ -72,6 +72,8 @@ CREATE TABLE state (
     until_ms    INTEGER,
     data        TEXT NOT NULL,        -- JSON, as its kind has it
     saved_ms    INTEGER NOT NULL,
+    boot        TEXT,                 -- id of the machine's start in which it was saved …
+    boot_ms     INTEGER,              -- … and how long that was ago: a clock that was set since shows
     PRIMARY KEY (upstream, kind, scope)
 ) WITHOUT ROWID;
 

@@ -9,7 +9,12 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Transaction, params};
 use serde_json::Value;
 
+use crate::gateway::Common;
+use crate::gateway::clock::BootTime;
 use crate::policy::time::WallTime;
+
+/// Clocks drift, and the time since the start is told in hundredths of a second.
+const SET_MIN_MS: i64 = 1000;
 
 /// What a row is known by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,15 +43,30 @@ pub struct StateValue {
 /// All state at one moment.
 pub type StateRows = BTreeMap<StateKey, StateValue>;
 
-/// Tells all state there is; called by the writer's thread.
-pub type Snapshot = Box<dyn Fn() -> StateRows + Send>;
+/// Tells all state there is, given what is on disk; called by the writer's thread.
+pub type Snapshot = Box<dyn FnMut(&StateRows) -> StateRows + Send>;
 
-/// Everything that is on disk. Rows that cannot be understood are left out.
-pub(super) fn load(connection: &Connection) -> rusqlite::Result<StateRows> {
-    let sql = "SELECT upstream, kind, scope, origin, since_ms, until_ms, data FROM state";
+/// Everything that is on disk, by the clock as it goes now: where the machine has not been started
+/// since, it is known by how much the clock was set meanwhile. Rows that cannot be understood are
+/// left out.
+pub(super) fn load(
+    connection: &Connection,
+    now: WallTime,
+    boot: Option<&BootTime>,
+) -> rusqlite::Result<StateRows> {
+    let sql = "SELECT upstream, kind, scope, origin, since_ms, until_ms, data, saved_ms, boot, boot_ms \
+               FROM state";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([], |row| {
-        let moment = |unix_ms| WallTime { unix_ms };
+        let saved: i64 = row.get(7)?;
+        let saved_in: Option<String> = row.get(8)?;
+        let same = boot.filter(|boot| saved_in.as_ref() == Some(&boot.id));
+        let age = same.zip(row.get::<_, Option<i64>>(9)?);
+        let set_by = age.map_or(0, |(boot, at)| {
+            let jump = now.unix_ms.saturating_sub(saved.saturating_add(boot.since_ms - at));
+            if jump.abs() > SET_MIN_MS { jump } else { 0 }
+        });
+        let moment = |unix_ms: i64| WallTime { unix_ms: unix_ms.saturating_add(set_by) };
         let key = StateKey { upstream: row.get(0)?, kind: row.get(1)?, scope: row.get(2)? };
         let data: String = row.get(6)?;
         let data = serde_json::from_str(&data).ok();
@@ -64,18 +84,22 @@ pub(super) fn save(
     saved: &StateRows,
     now: &StateRows,
     at: WallTime,
+    boot: Option<&BootTime>,
 ) -> rusqlite::Result<()> {
     let mut upsert = batch.prepare(
         "INSERT OR REPLACE INTO state \
-         (upstream, kind, scope, origin, since_ms, until_ms, data, saved_ms) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+         (upstream, kind, scope, origin, since_ms, until_ms, data, saved_ms, boot, boot_ms) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
+    let (boot_id, boot_ms) = (boot.map(|boot| &boot.id), boot.map(|boot| boot.since_ms));
     for (key, value) in now.iter().filter(|(key, value)| saved.get(key) != Some(value)) {
         let StateKey { upstream, kind, scope } = key;
         let StateValue { origin, since, until, data } = value;
         let (since, until) = (since.map(|at| at.unix_ms), until.map(|at| at.unix_ms));
         let data = data.to_string();
-        upsert.execute(params![upstream, kind, scope, origin, since, until, data, at.unix_ms])?;
+        upsert.execute(params![
+            upstream, kind, scope, origin, since, until, data, at.unix_ms, boot_id, boot_ms,
+        ])?;
     }
     let mut delete =
         batch.prepare("DELETE FROM state WHERE upstream = ?1 AND kind = ?2 AND scope = ?3")?;
@@ -83,4 +107,14 @@ pub(super) fn save(
         delete.execute([upstream, kind, scope])?;
     }
     Ok(())
+}
+
+/// The salt of credentials' hashes, made when there is none yet.
+pub(super) fn salt(connection: &Connection) -> rusqlite::Result<u128> {
+    let made = format!("{:032x}", Common::new_salt());
+    let make = "INSERT OR IGNORE INTO meta (name, value) VALUES ('salt', ?1)";
+    connection.execute(make, [made])?;
+    let read = "SELECT value FROM meta WHERE name = 'salt'";
+    let digits: String = connection.query_row(read, [], |row| row.get(0))?;
+    Ok(u128::from_str_radix(&digits, 16).unwrap_or_else(|_| Common::new_salt()))
 }

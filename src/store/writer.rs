@@ -14,7 +14,8 @@ use super::ledger::{Asked, BATCH_RECORDS, Backlog, Record, Shared};
 use super::read::{self, Answer};
 use super::rows::{self, Counts};
 use super::state::{self, Snapshot, StateRows};
-use crate::gateway::clock::Clock;
+use crate::gateway::Common;
+use crate::gateway::clock::{self, Clock};
 use crate::policy::time::{MonoTime, WallTime};
 use crate::telemetry::view::EventView;
 
@@ -71,6 +72,12 @@ impl Writer {
         writer.reopen()?;
         let saved = writer.saved.clone();
         Ok((writer, saved))
+    }
+
+    /// The salt in the database, made when there is none yet.
+    pub(super) fn salt(&self) -> u128 {
+        let kept = self.db.as_ref().and_then(|db| state::salt(&db.connection).ok());
+        kept.unwrap_or_else(Common::new_salt)
     }
 
     /// Writes until told to end.
@@ -182,7 +189,9 @@ impl Writer {
             self.is_failing = false;
         }
         self.counts = Counts::of(&opened.connection).unwrap_or_default();
-        self.saved = state::load(&opened.connection).unwrap_or_default();
+        let boot = clock::boot_time();
+        let saved = state::load(&opened.connection, self.clock.wall(), boot.as_ref());
+        self.saved = saved.unwrap_or_default();
         self.db = Some(opened);
         Ok(())
     }
@@ -199,7 +208,8 @@ impl Writer {
     /// Writes everything that waits, or says why not.
     fn write(&mut self) {
         let now = self.clock.wall();
-        let state = self.snapshot.as_ref().map(|snapshot| snapshot());
+        let saved = &self.saved;
+        let state = self.snapshot.as_mut().map(|snapshot| snapshot(saved));
         let has_new_state = state.as_ref().is_some_and(|state| *state != self.saved);
         let has_rows = !self.pending.is_empty() || !self.events.is_empty();
         let oldest = self.oldest(now);
@@ -214,7 +224,7 @@ impl Writer {
             let mut left = rows::insert(&batch, pending, events, *counts)?;
             left = rows::trim(&batch, left, rows_max, oldest)?;
             if let Some(state) = state.as_ref().filter(|_| has_new_state) {
-                state::save(&batch, saved, state, now)?;
+                state::save(&batch, saved, state, now, clock::boot_time().as_ref())?;
             }
             batch.commit()?;
             Ok(left)
