@@ -62,7 +62,7 @@ fn print(
     if !statement.readonly() {
         return Err(Failure::No(format!("{SQL_TROUBLE}: it would change something")));
     }
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query([]).map_err(wrong)?;
     if args.csv {
         let fields: Vec<String> = names.iter().map(|name| csv_field(name)).collect();

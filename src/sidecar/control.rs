@@ -18,6 +18,7 @@ use crate::serve::ListenerId;
 use crate::serve::shutdown::Load;
 use crate::store::read::{self, Answer, Question};
 use crate::telemetry::access::AccessLogger;
+use crate::telemetry::names;
 use crate::telemetry::scrape;
 use crate::telemetry::view::{
     EventKind, EventView, KeyView, Moment, ProcessView, Readiness, ReloadReport, UpstreamView,
@@ -252,6 +253,13 @@ impl Backend for Control {
             ForcedState::Auto => "auto",
         };
         let (reason, seconds) = (&request.reason, request.for_.as_secs());
+        gateway.common.tell(EventView {
+            time: Moment(gateway.common.clock.wall()),
+            kind: EventKind::Breaker,
+            upstream: Some(upstream.to_owned()),
+            scope: route.map(names::breaker_of_route).or(Some(names::BREAKER_UPSTREAM.to_owned())),
+            detail: format!("set to {state} by hand for {seconds} s: {reason}"),
+        });
         tracing::warn!(upstream, state, route, reason, seconds, "breaker set by hand");
         Ok(found.view(gateway.common.clock.anchor()))
     }
@@ -273,7 +281,13 @@ impl Backend for Control {
             });
         }
         tracing::warn!(upstream, cleared, "cooldowns cleared by hand");
-        self.tell(EventKind::Cooldown, format!("{cleared} cleared by hand"));
+        gateway.common.tell(EventView {
+            time: Moment(gateway.common.clock.wall()),
+            kind: EventKind::Cooldown,
+            upstream: Some(upstream.to_owned()),
+            scope: scope.map(str::to_owned),
+            detail: format!("{cleared} cleared by hand"),
+        });
         Ok(found.view(gateway.common.clock.anchor()))
     }
 

@@ -177,6 +177,11 @@ impl OwnFile {
         size(&self.path) + size(&beside(&self.path, "-wal"))
     }
 
+    /// Of those, what waits to be taken over into the file itself.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        std::fs::metadata(beside(&self.path, "-wal")).map_or(0, |meta| meta.len())
+    }
+
     /// Whether somebody removed or replaced it.
     pub(super) fn is_gone(&self) -> bool {
         std::fs::metadata(&self.path).map_or(true, |meta| meta.ino() != self.inode)

@@ -162,14 +162,14 @@ fn one(ledger: &Ledger, story: &Story) -> ExchangeView {
     let id = story.id.to_string();
     match ask(ledger, Question::One(id)) {
         Answer::Found(mut found) => found.pop().unwrap(),
-        other => panic!("{other:?}"),
+        Answer::Unknown { .. } | Answer::Failed(_) => panic!("it was told"),
     }
 }
 
 fn last(ledger: &Ledger) -> Vec<ExchangeView> {
     match ask(ledger, Question::Last(Filter { last: 1000, ..Filter::default() })) {
         Answer::Found(found) => found,
-        other => panic!("{other:?}"),
+        Answer::Unknown { .. } | Answer::Failed(_) => panic!("it was told"),
     }
 }
 

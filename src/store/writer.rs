@@ -26,6 +26,9 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Rows kept in memory at most, about 4 MB: a sidecar's memory is paid for in each pod.
 pub(super) const MEMORY_ROWS_MAX: u64 = 10_000;
+/// The write-ahead log grows for as long as somebody reads from one and the same moment, such as a
+/// shell that was left in a transaction. Beyond this, only state is written.
+const WAL_BYTES_MAX: u64 = 64 << 20;
 /// Room for records that is kept from one batch to the next.
 const RECORDS_KEPT: usize = 256;
 
@@ -211,6 +214,7 @@ impl Writer {
         let saved = &self.saved;
         let state = self.snapshot.as_mut().map(|snapshot| snapshot(saved));
         let has_new_state = state.as_ref().is_some_and(|state| *state != self.saved);
+        self.mind_readers();
         let has_rows = !self.pending.is_empty() || !self.events.is_empty();
         let oldest = self.oldest(now);
         let Some(db) = self.db.as_mut().filter(|_| has_new_state || has_rows) else {
@@ -242,6 +246,26 @@ impl Writer {
         }
     }
 
+    /// Gives up stories where the write-ahead log cannot be taken over into the file.
+    fn mind_readers(&mut self) {
+        let is_long =
+            |db: &Opened| db.file.as_ref().is_some_and(|file| file.wal_bytes() > WAL_BYTES_MAX);
+        let Some(db) = self.db.as_ref().filter(|db| is_long(db)) else { return };
+        // It is as long as it was if somebody still reads, whatever this says.
+        let _ = db.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        if !is_long(db) {
+            return;
+        }
+        if !std::mem::replace(&mut self.is_failing, true) {
+            self.shared.metrics.opened(false);
+            tracing::error!(
+                path = ?self.path,
+                "somebody reads the state file and does not end: stories are not kept meanwhile"
+            );
+        }
+        self.drop_pending();
+    }
+
     fn written(&mut self) {
         let stood_for: u64 = self.pending.iter().map(|record| record.weight).sum();
         let kept = self.pending.len() as u64;
@@ -251,7 +275,8 @@ impl Writer {
         let db = self.db.as_ref();
         if let Some(file) = db.and_then(|db| db.file.as_ref()) {
             metrics.set_size(file.bytes());
-            if std::mem::replace(&mut self.is_failing, false) {
+            let is_well = file.wal_bytes() <= WAL_BYTES_MAX;
+            if is_well && std::mem::replace(&mut self.is_failing, false) {
                 tracing::info!(path = ?self.path, "the state file can be written again");
                 metrics.opened(true);
             }
