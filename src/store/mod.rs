@@ -7,7 +7,7 @@
 //! while forbear runs: the tables are in `schema_1.sql`, the views in `views.sql`.
 //!
 //! A file that is missing, full, locked, read-only, broken or somebody else's never stops traffic:
-//! see [`file`] and [`writer`].
+//! see [`file::Trouble`], and `writer` for what happens then.
 
 use std::io;
 use std::path::PathBuf;

@@ -36,8 +36,9 @@ const RECORDS_KEPT: usize = 256;
 pub(super) struct Writer {
     shared: Arc<Shared>,
     clock: Clock,
-    /// `None` for memory.
+    /// `None` for memory, and where a broken file cannot be moved.
     path: Option<PathBuf>,
+    wants_file: bool,
     /// `None` only between two files.
     db: Option<Opened>,
     counts: Counts,
@@ -62,6 +63,7 @@ impl Writer {
         let mut writer = Self {
             shared,
             clock,
+            wants_file: path.is_some(),
             path,
             db: None,
             counts: Counts::default(),
@@ -158,7 +160,7 @@ impl Writer {
     fn reopen(&mut self) -> rusqlite::Result<()> {
         let had_file = self.db.as_ref().is_some_and(|db| db.file.is_some());
         if had_file {
-            tracing::error!(path = ?self.path, "the state file was removed or is broken");
+            tracing::error!(path = self.shown(), "the state file was removed or is broken");
         }
         let opened = match &self.path {
             Some(path) => {
@@ -181,14 +183,14 @@ impl Writer {
                 }
             }
         };
-        self.shared.metrics.opened(opened.file.is_some() || self.path.is_none());
+        self.shared.metrics.opened(opened.file.is_some() || !self.wants_file);
         if let Some(aside) = &opened.moved_aside {
             let aside = aside.display().to_string();
             self.shared.metrics.moved_aside.inc();
             tracing::error!(aside, "the state file was broken and is moved aside; begun anew");
         }
         if opened.file.is_some() && !had_file && self.is_failing {
-            tracing::info!(path = ?self.path, "the state file can be used again");
+            tracing::info!(path = self.shown(), "the state file can be used again");
             self.is_failing = false;
         }
         self.counts = Counts::of(&opened.connection).unwrap_or_default();
@@ -197,6 +199,11 @@ impl Writer {
         self.saved = saved.unwrap_or_default();
         self.db = Some(opened);
         Ok(())
+    }
+
+    /// The path for the log.
+    fn shown(&self) -> String {
+        self.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
 
     /// Once for each time that it gets worse.
@@ -259,7 +266,7 @@ impl Writer {
         if !std::mem::replace(&mut self.is_failing, true) {
             self.shared.metrics.opened(false);
             tracing::error!(
-                path = ?self.path,
+                path = self.shown(),
                 "somebody reads the state file and does not end: stories are not kept meanwhile"
             );
         }
@@ -277,7 +284,7 @@ impl Writer {
             metrics.set_size(file.bytes());
             let is_well = file.wal_bytes() <= WAL_BYTES_MAX;
             if is_well && std::mem::replace(&mut self.is_failing, false) {
-                tracing::info!(path = ?self.path, "the state file can be written again");
+                tracing::info!(path = self.shown(), "the state file can be written again");
                 metrics.opened(true);
             }
         }
@@ -309,7 +316,7 @@ impl Writer {
         if !std::mem::replace(&mut self.is_failing, true) {
             self.shared.metrics.opened(false);
             tracing::error!(
-                %error, path = ?self.path,
+                %error, path = self.shown(),
                 "the state file cannot be written; traffic goes on, and what cannot be kept is counted"
             );
         }
