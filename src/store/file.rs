@@ -266,6 +266,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIME_MAX)?;
+    // For a file that is made now: half as many system calls as with the usual 4096.
+    connection.execute_batch("PRAGMA page_size = 8192")?;
     let id: u32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     if id != APPLICATION_ID {
         connection.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))?;

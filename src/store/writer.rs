@@ -6,6 +6,7 @@
 //! again later. Each change for the worse or the better is one line in the log and a metric.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -215,28 +216,46 @@ impl Writer {
         }
     }
 
-    /// Writes everything that waits, or says why not.
+    /// Writes everything that waits, or says why not. State goes first and by itself: what an upstream
+    /// said should be on disk within moments, however many stories wait behind it.
     fn write(&mut self) {
-        let now = self.clock.wall();
+        self.write_state();
+        self.mind_readers();
+        self.write_rows();
+    }
+
+    fn write_state(&mut self) {
         let saved = &self.saved;
         let state = self.snapshot.as_mut().map(|snapshot| snapshot(saved));
-        let has_new_state = state.as_ref().is_some_and(|state| *state != self.saved);
-        self.mind_readers();
-        let has_rows = !self.pending.is_empty() || !self.events.is_empty();
-        let oldest = self.oldest(now);
-        let Some(db) = self.db.as_mut().filter(|_| has_new_state || has_rows) else {
-            return;
-        };
-        let began = self.clock.now();
-        let rows_max = self.shared.rows_max.load(std::sync::atomic::Ordering::Relaxed);
-        let rows_max = if db.file.is_some() { rows_max } else { rows_max.min(MEMORY_ROWS_MAX) };
-        let Self { pending, events, saved, counts, .. } = self;
+        let Some(state) = state.filter(|state| *state != self.saved) else { return };
+        let (now, boot) = (self.clock.wall(), clock::boot_time());
+        let Some(db) = &mut self.db else { return };
         let written = db.connection.transaction().and_then(|batch| {
-            let mut left = rows::insert(&batch, pending, events, *counts)?;
-            left = rows::trim(&batch, left, rows_max, oldest)?;
-            if let Some(state) = state.as_ref().filter(|_| has_new_state) {
-                state::save(&batch, saved, state, now, clock::boot_time().as_ref())?;
+            state::save(&batch, &self.saved, &state, now, boot.as_ref())?;
+            batch.commit()
+        });
+        match written {
+            Ok(()) => {
+                self.saved = state;
+                self.written();
             }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn write_rows(&mut self) {
+        if self.pending.is_empty() && self.events.is_empty() {
+            return;
+        }
+        let oldest = self.oldest(self.clock.wall());
+        let began = self.clock.now();
+        let Some(db) = &mut self.db else { return };
+        let rows_max = self.shared.rows_max.load(Ordering::Relaxed);
+        let rows_max = if db.file.is_some() { rows_max } else { rows_max.min(MEMORY_ROWS_MAX) };
+        let Self { pending, events, counts, .. } = self;
+        let written = db.connection.transaction().and_then(|batch| {
+            let left = rows::insert(&batch, pending, events, *counts)?;
+            let left = rows::trim(&batch, left, rows_max, oldest)?;
             batch.commit()?;
             Ok(left)
         });
@@ -244,9 +263,11 @@ impl Writer {
         match written {
             Ok(left) => {
                 self.counts = left;
-                if let Some(state) = state {
-                    self.saved = state;
-                }
+                let stood_for: u64 = self.pending.iter().map(|record| record.weight).sum();
+                let kept = self.pending.len() as u64;
+                self.shared.metrics.kept.inc_by(kept);
+                self.shared.metrics.sampled.inc_by(stood_for.saturating_sub(kept));
+                self.forget_pending();
                 self.written();
             }
             Err(error) => self.failed(&error),
@@ -274,21 +295,14 @@ impl Writer {
     }
 
     fn written(&mut self) {
-        let stood_for: u64 = self.pending.iter().map(|record| record.weight).sum();
-        let kept = self.pending.len() as u64;
-        let metrics = &self.shared.metrics;
-        metrics.kept.inc_by(kept);
-        metrics.sampled.inc_by(stood_for.saturating_sub(kept));
         let db = self.db.as_ref();
-        if let Some(file) = db.and_then(|db| db.file.as_ref()) {
-            metrics.set_size(file.bytes());
-            let is_well = file.wal_bytes() <= WAL_BYTES_MAX;
-            if is_well && std::mem::replace(&mut self.is_failing, false) {
-                tracing::info!(path = self.shown(), "the state file can be written again");
-                metrics.opened(true);
-            }
+        let Some(file) = db.and_then(|db| db.file.as_ref()) else { return };
+        self.shared.metrics.set_size(file.bytes());
+        let is_well = file.wal_bytes() <= WAL_BYTES_MAX;
+        if is_well && std::mem::replace(&mut self.is_failing, false) {
+            tracing::info!(path = self.shown(), "the state file can be written again");
+            self.shared.metrics.opened(true);
         }
-        self.forget_pending();
     }
 
     fn failed(&mut self, error: &rusqlite::Error) {
@@ -339,7 +353,7 @@ impl Writer {
     }
 
     fn oldest(&self, now: WallTime) -> WallTime {
-        let keep = self.shared.keep_ms.load(std::sync::atomic::Ordering::Relaxed);
+        let keep = self.shared.keep_ms.load(Ordering::Relaxed);
         WallTime { unix_ms: now.unix_ms.saturating_sub_unsigned(keep) }
     }
 }

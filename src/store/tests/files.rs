@@ -106,7 +106,7 @@ fn a_newer_forbears_file_is_left_alone() {
 
 #[test]
 fn a_broken_file_is_moved_aside_and_a_new_one_begun() {
-    for (from, until) in [(0, 100), (100, 8_192)] {
+    for (from, until) in [(0, 100), (100, 16_384)] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
         let (store, _) = open(&settings(&path));
@@ -138,8 +138,8 @@ fn pages_that_break_while_it_runs_cost_stories_and_nothing_else() {
     // The first page is as it should be; whatever is read after it is not.
     let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let length = file.metadata().unwrap().len();
-    file.seek(SeekFrom::Start(4_096)).unwrap();
-    file.write_all(&vec![0xa5; usize::try_from(length).unwrap() - 4_096]).unwrap();
+    file.seek(SeekFrom::Start(8_192)).unwrap();
+    file.write_all(&vec![0xa5; usize::try_from(length).unwrap() - 8_192]).unwrap();
     drop(file);
 
     let (store, metrics) = open(&settings(&path));

@@ -9,7 +9,7 @@
 
 use std::hint::black_box;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use forbear::config::settings::StateSettings;
@@ -59,7 +59,8 @@ fn story(n: u64) -> Story {
     if n.is_multiple_of(10) {
         waited.charge(WaitKind::Queue, Duration::from_micros(12_345));
     }
-    let started = WallTime { unix_ms: 1_768_471_200_000 + i64::try_from(n / 4).unwrap_or(0) };
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let started = WallTime { unix_ms: i64::try_from(before.as_millis()).unwrap_or(0) };
     Story {
         id: RequestId::new(started, u128::from(n) * 0x9e37_79b9_7f4a_7c15_f39c),
         started,
