@@ -1,28 +1,41 @@
 # syntax=docker/dockerfile:1
-# forbear as a small image: no shell, no package manager, not root, nothing written to disk.
+# forbear as a small image: no shell, no package manager, not root, a root file system that is only read.
 #
-#   docker build -t forbear .
+#   docker build -t forbear --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker run --rm --read-only --cap-drop=all -v "$PWD/config.toml:/etc/forbear/config.toml:ro" forbear
 #
-# Both bases can be replaced, for instance by those of a mirror; they must have the same libc.
-ARG BUILD_IMAGE=rust:1.95-bookworm
+# Both bases can be replaced, by those of a mirror or, as a release should, by their digests
+# (`--build-arg RUNTIME_IMAGE=gcr.io/distroless/cc-debian12@sha256:…`). They must have the same libc.
+# deploy/image.sh builds and tries the image on a machine without a container engine.
+ARG BUILD_IMAGE=rust:1.95.0-slim-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+# Shown by `forbear_build_info`, so that a dashboard can tell which build runs where.
+ARG REVISION=unknown
 # The caches outlive a build, so the binary is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    CARGO_NET_RETRY=10 cargo build --release --locked --bin forbear \
-    && cp target/release/forbear /forbear
+    CARGO_NET_RETRY=10 FORBEAR_REVISION="${REVISION}" cargo build --release --locked --bin forbear \
+    && cp target/release/forbear /forbear \
+    && mkdir /state
 
 FROM ${RUNTIME_IMAGE}
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="forbear" \
       org.opencontainers.image.description="A sidecar HTTP resilience proxy" \
-      org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /forbear /usr/local/bin/forbear
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY LICENSE /usr/share/doc/forbear/LICENSE
+COPY --from=build --chmod=0555 /forbear /usr/local/bin/forbear
+# Where relative paths of the configuration lead, that of the ledger and state file among them. Mount
+# a volume here if they should outlive the container; with a read-only root nothing else can be written.
+COPY --from=build --chown=65532:65532 /state /var/lib/forbear
+WORKDIR /var/lib/forbear
 USER 65532:65532
 # Proxy, admin and, if it is configured, metrics. By default the first two are on loopback, for the
 # containers of the same pod; a configuration for anything else sets other addresses.

@@ -10,7 +10,9 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`policy`] | the pure core: decisions from facts, without clock, lock, task or socket |
+//! | [`profiles`] | known APIs, as data |
 //! | [`config`] | what was typed becomes [`config::settings::Settings`], or every problem at once |
+//! | [`io`] | timers and writes that both sides' sockets share |
 //! | [`transport`] | one attempt's bytes towards an upstream; knows nothing of policy |
 //! | [`telemetry`] | one finished story feeds metrics, access log and response fields |
 //! | [`store`] | what outlives an exchange and the process: ledger and state in one file |
@@ -74,7 +76,8 @@
 //! ```
 //!
 //! [`policy`] knows nobody. [`transport`] never sees policy, and policy never sees transport: they
-//! meet in `proxy::attempts`, which translates. [`serve`] knows exchanges only as
+//! meet in `proxy::attempts`, which translates. [`profiles`] knows policy's form of a
+//! profile, and is known by [`config`] and [`cli`]. [`serve`] knows exchanges only as
 //! [`serve::Exchanges`], which [`proxy`] fills; [`admin`] knows the rest only as
 //! [`admin::backend::Backend`], which [`sidecar`] fills; [`demo`] knows forbear only as
 //! [`demo::Proxy`], which [`cli`] fills. Everybody may know [`config::settings`]. [`store`] is told
@@ -113,7 +116,11 @@
 
 pub mod policy;
 
+pub mod profiles;
+
 pub mod config;
+
+pub mod io;
 
 pub mod transport;
 

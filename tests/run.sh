@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # All checks of the project, in one command: formatting, lints, the build, unmodified clients through
-# the built program, documentation and tests. It installs what is missing with apt (as root or with
-# sudo), but never a Rust toolchain. The last line is `N passed, N failed`, over the tests of cargo
-# and of the clients; the exit code is not 0 if anything failed.
+# the built program, what lies in deploy/, documentation and tests. It installs what is missing with
+# apt (as root or with sudo), but never a Rust toolchain. The last line is `N passed, N failed`, over
+# all that counts its tests; the exit code is not 0 if anything failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -74,6 +74,8 @@ tools() {
   has cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   has node || missing+=(nodejs)
+  has npm || missing+=(npm)
+  has promtool || missing+=(prometheus)
   if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}"; fi
   if ! has cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then PATH="$HOME/.cargo/bin:$PATH"; fi
   has cargo || fail "cargo is missing: install Rust 1.89 or newer with rustup, and rustfmt and clippy with it."
@@ -85,16 +87,54 @@ tools() {
     fail "this node has no fetch: install Node.js 18 or newer."
 }
 
-clients() {
-  local venv="$CARGO_TARGET_DIR/clients-venv" wanted=tests/clients/requirements.txt
-  # Made anew when the list of clients has changed.
+# venv NAME: a virtual environment with what tests/NAME/requirements.txt lists, made anew when that
+# has changed.
+venv() {
+  local venv="$CARGO_TARGET_DIR/$1-venv" wanted="tests/$1/requirements.txt"
   if ! cmp -s "$wanted" "$venv/installed.txt"; then
     rm -rf "$venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --requirement "$wanted"
     cp "$wanted" "$venv/installed.txt"
   fi
-  counted "$venv/bin/python" tests/clients/matrix.py "$CARGO_TARGET_DIR/debug/forbear"
+}
+
+clients() {
+  venv clients
+  counted "$CARGO_TARGET_DIR/clients-venv/bin/python" tests/clients/matrix.py "$CARGO_TARGET_DIR/debug/forbear"
+}
+
+# Manifests, chart, rules and dashboards, against schemas and the real tools.
+deploy() {
+  local node="$CARGO_TARGET_DIR/deploy-node"
+  venv deploy
+  if ! cmp -s tests/deploy/package.json "$node/installed.json"; then
+    mkdir -p "$node"
+    cp tests/deploy/package.json "$node/"
+    npm install --prefix "$node" --silent --no-fund --no-audit --no-package-lock
+    cp tests/deploy/package.json "$node/installed.json"
+  fi
+  counted "$CARGO_TARGET_DIR/deploy-venv/bin/python" tests/deploy/manifests.py \
+    "$CARGO_TARGET_DIR/debug/forbear" "$node/node_modules"
+}
+
+# A real Prometheus on a real forbear: what dashboards and alerts ask for is there.
+observe() {
+  counted "$CARGO_TARGET_DIR/deploy-venv/bin/python" tests/deploy/observe.py "$CARGO_TARGET_DIR/debug/forbear"
+}
+
+# The first build of the image takes minutes, so it is asked for: FORBEAR_IMAGE=1.
+image() {
+  if [[ -z ${FORBEAR_IMAGE:-} ]]; then
+    printf 'skipped: set FORBEAR_IMAGE=1 to build and run the image\n'
+    return
+  fi
+  if has apt-get; then
+    local missing=() tool
+    for tool in buildah podman crun mmdebstrap; do has "$tool" || missing+=("$tool"); done
+    if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}" fuse-overlayfs; fi
+  fi
+  deploy/image.sh
 }
 
 doc() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet; }
@@ -104,6 +144,9 @@ step "Format" cargo fmt --check
 step "Lints" cargo clippy --all-targets --locked --quiet -- -D warnings
 step "Build" cargo build --locked
 step "Clients" clients
+step "Deployment" deploy
+step "Dashboards and metrics" observe
+step "Image" image
 step "Reference configuration" "$CARGO_TARGET_DIR/debug/forbear" check config.toml
 step "Documentation" doc
 step "Documentation tests" counted cargo test --doc --locked --quiet

@@ -29,6 +29,10 @@ mod query;
 
 mod timeline;
 
+pub mod interpret;
+
+pub mod profile;
+
 /// What a person who made a mistake in typing or in a file gets.
 pub const EXIT_USAGE: u8 = 2;
 
@@ -39,6 +43,8 @@ pub fn main() -> ExitCode {
         Command::Demo { exit } => demo::demo(exit),
         Command::Check(args) => check::check(&args.config, args.effective, args.json),
         Command::Schema => check::schema(),
+        Command::Interpret(args) => interpret::interpret(&args),
+        Command::Profile { action } => profile::profile(&action),
         Command::Status { watch, json, admin } => {
             control::finish(&admin, async |client| status::run(&client, watch, json).await)
         }
@@ -176,6 +182,22 @@ Examples:
     Quit {
         #[command(flatten)]
         admin: AdminArgs,
+    },
+    /// Read one captured response and say how it is understood
+    #[command(after_help = "\
+Examples:
+  curl -si https://api.example.com/items | forbear interpret
+  curl -si https://api.github.com/user | forbear interpret --profile github --json")]
+    Interpret(interpret::InterpretArgs),
+    /// Look at what is known of APIs, and try a profile of your own
+    #[command(after_help = "\
+Examples:
+  forbear profile list
+  forbear profile show github
+  forbear profile test ./my-api.toml")]
+    Profile {
+        #[command(subcommand)]
+        action: profile::ProfileAction,
     },
     /// Print the JSON Schema of the configuration, for editors
     #[command(after_help = "Example:\n  forbear schema > forbear.schema.json")]

@@ -14,6 +14,7 @@ use super::settings::{
 };
 use super::units::{print_duration, print_size};
 use super::value::print_match;
+use crate::policy::profile::Unit;
 use crate::policy::settings::{
     Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, RetrySettings,
     RouteSettings, UpstreamSettings,
@@ -118,6 +119,7 @@ impl Layout {
             hosts,
             listen,
             profile,
+            dialect,
             credential,
             tls,
             key: _, // The default route has it, too.
@@ -134,6 +136,11 @@ impl Layout {
         self.put(at, at, "hosts", if hosts.is_empty() { NOT_SET.into() } else { hosts.join(", ") });
         self.put_listener(at, *listen);
         self.put(at, at, "profile", or_not_set(profile.as_ref()));
+        for (name, unit) in
+            [("retry_after_unit", dialect.retry_after_unit), ("reset_unit", dialect.reset_unit)]
+        {
+            self.put(at, at, name, unit.map_or(NOT_SET, Unit::name).to_owned());
+        }
         self.access(at, credential.as_ref(), tls);
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::secret::Secret;
+use crate::policy::profile::Profile;
 use crate::policy::settings::{LimitSettings, UpstreamSettings};
 
 /// One configuration, complete.
@@ -134,8 +135,10 @@ pub struct UpstreamConfig {
     pub hosts: Vec<String>,
     /// A listener of its own, where paths have no prefix.
     pub listen: Option<SocketAddr>,
-    /// Name of a profile; only recorded until profiles exist.
+    /// Name of the profile that was named or that the host has; `None` for an unknown API.
     pub profile: Option<Arc<str>>,
+    /// What the reader of responses needs of it, with the units that are configured.
+    pub dialect: Arc<Profile>,
     /// Injected on the way up.
     pub credential: Option<CredentialConfig>,
     /// Trust and client certificate.

@@ -144,7 +144,8 @@ impl<'e> Sources<'e> {
         None
     }
 
-    fn read(
+    /// The bytes of a file that must be there and have something in it, and where it is.
+    pub(super) fn read(
         &mut self,
         resolver: &mut Resolver<'_, '_>,
         scope: &Scope<'_>,

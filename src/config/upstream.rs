@@ -16,7 +16,9 @@ use super::settings::{CredentialConfig, RouteConfig, RouteMatch, TlsConfig, Upst
 use super::sources::Sources;
 use super::spec;
 use super::value::print_match;
+use crate::policy::profile::{GENERIC, Profile as Dialect, Unit};
 use crate::policy::settings::{Mode, RouteSettings, UpstreamSettings};
+use crate::profiles::{self, Profile};
 
 /// One upstream; `None` if its address is wrong or missing, which was noted.
 pub(super) fn resolve(
@@ -30,7 +32,9 @@ pub(super) fn resolve(
     let scope = Scope::new(section, &defaults, spec::UPSTREAM);
     let url: Option<Url> = resolver.optional(&scope, "url");
     let key = key(resolver, root, &scope);
-    let profile = profile(resolver, &scope);
+    let host = url.as_ref().map(|url| url.origin.host.as_str());
+    let profile = profile(resolver, &scope, sources, host);
+    let dialect = dialect(resolver, &scope, profile.as_ref());
     let prefix = prefix(resolver, &scope, name);
     let hosts = resolver.optional(&scope, "hosts").unwrap_or_default();
     let listen: Vec<_> = resolver.optional(&scope, "listen").unwrap_or_default();
@@ -65,7 +69,8 @@ pub(super) fn resolve(
         prefix,
         hosts,
         listen: listen.first().copied(),
-        profile,
+        profile: profile.map(|profile| profile.name),
+        dialect,
         credential,
         tls,
         key,
@@ -89,13 +94,54 @@ fn prefix(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, name: &str) -> Str
     })
 }
 
-fn profile(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>) -> Option<Arc<str>> {
-    let profile: String = resolver.optional(scope, "profile")?;
-    let (path, span) = scope.place("profile");
-    let fix = "It is only recorded; headers and limits are understood as for any API.";
-    let fault = Fault::new("this version has no profiles yet", fix);
-    resolver.notes.warning(&span, &path, Some(format!("{profile:?}")), fault);
-    Some(profile.into())
+/// What is known of the API: named, or found by its host. A name that ends in `.toml` or has a
+/// slash is a file, sought from the folder of the configuration.
+fn profile(
+    resolver: &mut Resolver<'_, '_>,
+    scope: &Scope<'_>,
+    sources: &mut Sources<'_>,
+    host: Option<&str>,
+) -> Option<Profile> {
+    let Some(name) = resolver.optional::<String>(scope, "profile") else {
+        let known = profiles::for_host(host?)?;
+        let path = format!("{}.profile", scope.path);
+        let (value, origin) = (format!("{:?}", known.name), "host of url".into());
+        resolver.effective.push(EffectiveValue { path, value, origin });
+        return Some(known.clone());
+    };
+    let read = if profiles::is_file(&name) {
+        let (_, bytes) = sources.read(resolver, scope, "profile", &name)?;
+        profiles::parse(&String::from_utf8_lossy(&bytes), &name)
+    } else {
+        profiles::find(&name).cloned().ok_or_else(|| profiles::unknown(&name))
+    };
+    match read {
+        Ok(profile) => Some(profile),
+        Err(problem) => {
+            let fix = "Take the name of a known API, correct the file, or leave it out.";
+            resolver.contradiction(scope, "profile", Fault::new(problem.trim_end(), fix));
+            None
+        }
+    }
+}
+
+fn dialect(
+    resolver: &mut Resolver<'_, '_>,
+    scope: &Scope<'_>,
+    profile: Option<&Profile>,
+) -> Arc<Dialect> {
+    let mut unit = |name| {
+        resolver.optional::<String>(scope, name).map(|word| match word.as_str() {
+            "ms" => Unit::Millis,
+            _ => Unit::Seconds,
+        })
+    };
+    let (retry_after, reset) = (unit("retry_after_unit"), unit("reset_unit"));
+    match (profile, retry_after.or(reset)) {
+        (Some(profile), None) => Arc::clone(&profile.dialect),
+        (Some(profile), Some(_)) => Arc::new(profile.dialect.with_units(retry_after, reset)),
+        (None, _) => Arc::new(GENERIC.with_units(retry_after, reset)),
+    }
 }
 
 /// A key that no declaration matches would never limit anything.

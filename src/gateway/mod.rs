@@ -18,6 +18,8 @@ pub mod route;
 
 mod path;
 
+mod prefixes;
+
 pub mod upstream;
 
 pub mod view;
@@ -98,6 +100,7 @@ impl Gateway {
         previous: Option<&Self>,
     ) -> Result<Self, BuildError> {
         let mut upstreams = Vec::with_capacity(settings.upstreams.len());
+        common.states().retain(|_, state| state.strong_count() > 0);
         for config in &settings.upstreams {
             let same = previous.and_then(|previous| previous.same(config));
             upstreams.push(Arc::new(build_upstream(config, common, same)?));
@@ -128,7 +131,7 @@ impl Gateway {
 
     /// The upstream of that name.
     pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.upstreams.iter().find(|upstream| *upstream.config.name == *name)
+        self.upstreams.get(self.routes.named(name)?)
     }
 
     fn same(&self, config: &UpstreamConfig) -> Option<&Arc<Upstream>> {
@@ -264,7 +267,11 @@ impl Common {
             let Some(id) = pending.pop_front() else { return };
             let state = self.states().get(&id).and_then(Weak::upgrade);
             match state {
-                Some(state) => pending.extend(state.with_own(|policy, cx| policy.turn(cx)).1),
+                Some(state) => {
+                    let mut turns = Vec::new();
+                    state.with_own(self.clock.now(), &mut turns, |policy, cx| policy.turn(cx));
+                    pending.extend(turns);
+                }
                 None => {
                     let mut limits = self.limits();
                     limits.forget(id);
@@ -282,9 +289,7 @@ impl Common {
     ) -> Arc<UpstreamState> {
         let id = UpstreamId(self.next_state.fetch_add(1, Ordering::Relaxed));
         let state = Arc::new(UpstreamState::new(id, config, metrics.clone(), self.clone()));
-        let mut states = self.states();
-        states.retain(|_, state| state.strong_count() > 0);
-        states.insert(id, Arc::downgrade(&state));
+        self.states().insert(id, Arc::downgrade(&state));
         state
     }
 

@@ -7,7 +7,7 @@
 
 /// One byte of a path, decoded once.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     /// Written as itself.
     Raw(u8),
     /// Written as `%xx`.
@@ -17,13 +17,18 @@ enum Piece {
 }
 
 /// The pieces of a path, in order.
-struct Pieces<'a> {
+pub(super) struct Pieces<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Pieces<'a> {
-    fn of(path: &'a str) -> Self {
+    pub(super) fn of(path: &'a str) -> Self {
         Self { rest: path.as_bytes() }
+    }
+
+    /// Bytes that were not read yet.
+    pub(super) fn len(&self) -> usize {
+        self.rest.len()
     }
 }
 

@@ -1,18 +1,20 @@
-//! From a request's target to an upstream and one of its routes, without allocating.
+//! From a request's target to an upstream and one of its routes.
 //!
 //! Three ways lead to an upstream, tried in this order: a listener of its own; its origin or one
-//! of its `hosts`, named in an absolute target or in `Host`; its prefix, the longest first.
-//! Prefixes are a table sorted by length and read from the front: a configuration has tens of
-//! upstreams, comparing a few bytes of tens of prefixes costs less than hashing one path, and
-//! unlike a map by segments it does the same work whatever the path looks like.
+//! of its `hosts`, named in an absolute target or in `Host`; its prefix, the longest first. What
+//! that costs hardly depends on how many upstreams there are, as long as few share one host.
 //!
 //! Routes of an upstream are tried in the order of the configuration; the first match wins.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Method;
 
 use super::path::{Stripped, spells, strip, unsafe_path};
+use super::prefixes::Prefixes;
 use crate::config::settings::{Origin, RouteMatch, Scheme, UpstreamConfig};
 use crate::proxy::target::{Authority, Naming, Target};
 
@@ -21,8 +23,17 @@ use crate::proxy::target::{Authority, Naming, Target};
 pub struct Routes {
     /// In the order of the configuration.
     upstreams: Vec<Entry>,
-    /// Indices of `upstreams`, the longest prefix first.
-    by_prefix: Vec<usize>,
+    by_name: HashMap<Arc<str>, usize>,
+    by_prefix: Prefixes,
+    /// Who could be meant by a host, in the order of the configuration.
+    by_host: HashMap<Host<'static>, Vec<usize>>,
+}
+
+/// A host that is spelled in one way only.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Host<'a> {
+    Address(IpAddr),
+    Name(Cow<'a, str>),
 }
 
 /// Where a request goes.
@@ -59,11 +70,24 @@ impl Routes {
     /// Builds the tables. Indices in [`Found`] are those of `upstreams`.
     pub fn new(upstreams: &[UpstreamConfig]) -> Self {
         let upstreams: Vec<Entry> = upstreams.iter().map(Entry::new).collect();
-        let mut by_prefix: Vec<usize> = (0..upstreams.len()).collect();
-        by_prefix.sort_by_key(|&index| {
-            std::cmp::Reverse(upstreams.get(index).map_or(0, |entry| entry.prefix.len()))
-        });
-        Self { upstreams, by_prefix }
+        let by_prefix = Prefixes::new(upstreams.iter().map(|entry| entry.prefix.as_str()));
+        let mut by_name = HashMap::with_capacity(upstreams.len());
+        let mut by_host: HashMap<_, Vec<usize>> = HashMap::new();
+        for (index, entry) in upstreams.iter().enumerate() {
+            by_name.insert(entry.name.clone(), index);
+            for host in entry.hosts.iter().chain([&entry.origin.host]) {
+                let known = by_host.entry(Host::of_config(host)).or_default();
+                if known.last() != Some(&index) {
+                    known.push(index);
+                }
+            }
+        }
+        Self { upstreams, by_name, by_prefix, by_host }
+    }
+
+    /// Index of the upstream of that name.
+    pub fn named(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
     }
 
     /// Finds upstream and route. `listener` is the index of the upstream on whose own listener
@@ -123,7 +147,8 @@ impl Routes {
         path: &'a str,
     ) -> Option<Place<'a>> {
         let mut best: Option<(usize, Place<'a>)> = None;
-        for (index, entry) in self.upstreams.iter().enumerate() {
+        for &index in self.by_host.get(&Host::of(at))? {
+            let Some(entry) = self.upstreams.get(index) else { continue };
             if only.is_some_and(|only| only != index) {
                 continue;
             }
@@ -146,15 +171,29 @@ impl Routes {
     }
 
     fn by_prefix<'a>(&self, path: &'a str) -> Place<'a> {
-        for &index in &self.by_prefix {
-            let prefix = self.upstreams.get(index).map_or("", |entry| &entry.prefix);
-            match strip(path, prefix) {
-                Stripped::Inside(rest) => return Ok((index, rest)),
-                Stripped::Ambiguous => return Err(AMBIGUOUS),
-                Stripped::Outside => {}
-            }
+        match self.by_prefix.find(path) {
+            (index, Stripped::Inside(rest)) => Ok((index, rest)),
+            (_, Stripped::Ambiguous) => Err(AMBIGUOUS),
+            (_, Stripped::Outside) => Err(NoRoute::Unmatched),
         }
-        Err(NoRoute::Unmatched)
+    }
+}
+
+impl<'a> Host<'a> {
+    fn of(at: &Authority<'a>) -> Self {
+        match at.address() {
+            Some(address) => Self::Address(address),
+            None if at.host.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Self::Name(at.host.to_ascii_lowercase().into())
+            }
+            None => Self::Name(at.host.into()),
+        }
+    }
+}
+
+impl Host<'static> {
+    fn of_config(host: &str) -> Self {
+        host.parse().map_or_else(|_| Self::Name(host.to_owned().into()), Self::Address)
     }
 }
 

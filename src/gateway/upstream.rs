@@ -15,6 +15,7 @@ use crate::policy::breaker::Transition;
 use crate::policy::limits::UpstreamId;
 use crate::policy::line::{RouteId, TicketId};
 use crate::policy::settings::UpstreamSettings;
+use crate::policy::time::MonoTime;
 use crate::policy::upstream::{Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy};
 use crate::proxy::head::UpstreamHead;
 use crate::telemetry::upstream::UpstreamMetrics;
@@ -86,35 +87,47 @@ impl UpstreamState {
     /// Asks or tells the policy something. Everything that follows from it has been done when this
     /// returns.
     pub fn with<R>(&self, f: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R) -> R {
-        let (result, turns) = self.with_own(f);
+        self.with_at(self.common.clock.now(), f)
+    }
+
+    /// As [`Self::with`], by a clock that was read just before. An earlier time than the present
+    /// one is the safe side: nothing ends sooner by it.
+    pub fn with_at<R>(
+        &self,
+        now: MonoTime,
+        f: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R,
+    ) -> R {
+        let mut turns = Vec::new();
+        let result = self.with_own(now, &mut turns, f);
         if !turns.is_empty() {
             self.common.give_turns(turns);
         }
         result
     }
 
-    /// As [`Self::with`], and whose turn it is at shared limits is the caller's to act on.
+    /// As [`Self::with`], and those whose `turns` it is at shared limits are the caller's to wake.
     pub(super) fn with_own<R>(
         &self,
+        now: MonoTime,
+        turns: &mut Vec<UpstreamId>,
         f: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R,
-    ) -> (R, Vec<UpstreamId>) {
-        let now = self.common.clock.now();
-        let (result, events, turns, metrics) = {
+    ) -> R {
+        let (result, told) = {
             let mut locked = self.lock();
             let Locked { policy, settings, metrics } = &mut *locked;
             let mut limits = self.common.limits();
             let mut cx = Context { cfg: settings, limits: &mut limits, now };
             let result = f(policy, &mut cx);
             let events = policy.take_events();
-            let metrics = (!events.is_empty()).then(|| metrics.clone());
-            (result, events, limits.take_turns(), metrics)
+            turns.append(&mut limits.take_turns());
+            (result, (!events.is_empty()).then(|| (events, metrics.clone())))
         };
-        if let Some(metrics) = metrics {
+        if let Some((events, metrics)) = told {
             for event in events {
                 self.act_on(event, &metrics);
             }
         }
-        (result, turns)
+        result
     }
 
     /// Takes over new rules; whoever waits looks again.

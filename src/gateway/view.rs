@@ -23,9 +23,11 @@ impl Gateway {
     /// Every pool of every key, those in use first.
     pub fn key_views(&self) -> Vec<KeyView> {
         let mut pools = self.common.limits().view();
-        // The first is the process's own.
+        // By name, and only once the lock that every exchange needs is free.
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
         let mut views: Vec<_> = pools
-            .drain(1..)
+            .into_iter()
+            .filter(|pool| !pool.is_process)
             .map(|pool| KeyView {
                 key: pool.name.to_string(),
                 pattern: pool.declared.to_string(),

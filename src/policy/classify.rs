@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::hints;
-use super::outcome::{Class, Health, HintSource, Outcome, Reading, Repeat, Sent};
+use super::hints::{self, Interpretation, Response};
+use super::outcome::{Class, Health, Outcome, Reading, Repeat, Sent};
+use super::profile::{Answer, GENERIC, Profile};
 use super::time::WallTime;
 
 /// A refusal that lasts longer is an exhausted quota: nobody waits that long in a connection.
@@ -67,7 +68,7 @@ pub enum Failure {
     Client,
 }
 
-/// Decides what an attempt's end means.
+/// Decides what an attempt's end means, for an API of which nothing is known.
 ///
 /// `attempt_took` is the time from sending to the head or the failure, `attempt_timeout` its limit.
 pub fn classify(
@@ -78,7 +79,8 @@ pub fn classify(
 ) -> Outcome {
     match observed {
         Observed::Response { status, headers } => {
-            answered(status, hints::read(status, headers, received))
+            let response = Response { status, headers, body: None, received };
+            answered(response, &GENERIC).0
         }
         Observed::Failed { failure, nothing_sent } => {
             let fair_chance = attempt_took >= attempt_timeout.min(FAIR_CHANCE);
@@ -87,36 +89,49 @@ pub fn classify(
     }
 }
 
-fn answered(status: u16, mut reading: Reading) -> Outcome {
-    use {Class as C, Health as H, Repeat as R};
-    let stated = reading.hint.is_some_and(|hint| match hint.source {
-        HintSource::RetryAfterMs | HintSource::RetryAfterDelta | HintSource::RetryAfterDate => true,
-        HintSource::RateLimitReset => false,
-    });
-    let used_up = reading.quota.is_some_and(|quota| quota.remaining == 0);
+/// Decides what a response means, as its API's profile has it, and gives all that was read, too:
+/// the raw text of the hint, every quota, and what could not be understood.
+pub fn answered<'a>(response: Response<'a>, profile: &'a Profile) -> (Outcome, Interpretation<'a>) {
+    let said = hints::interpret(response, profile);
+    let reading = said.reading();
     let long = reading.hint.is_some_and(|hint| hint.wait > EXHAUSTED_AFTER);
-    let (class, health, repeat) = match status {
-        100..=399 => (C::Ok, H::Success, R::Never),
-        429 if long => (C::Exhausted, H::Alive, R::Never),
-        429 => (C::Throttled, H::Alive, R::Refused),
-        403 if (stated || used_up) && long => (C::Exhausted, H::Alive, R::Never),
-        403 if stated || used_up => (C::Throttled, H::Alive, R::Refused),
-        401 | 403 => (C::Credential, H::Alive, R::Never),
-        408 => (C::Transient, H::Neutral, R::BySafety),
-        425 => (C::Transient, H::Neutral, R::Once),
-        421 => (C::Misdirected, H::Neutral, R::Once),
-        400..=499 => (C::Permanent, H::Success, R::Never),
-        501 | 505 => (C::Permanent, H::Neutral, R::Never),
-        503 if stated => (C::Unhealthy, H::Failure, R::BySafetyOrUnsafe503),
-        529 => (C::Overloaded, H::HalfFailure, R::BySafety),
-        // A status beyond 599 is to be taken as a 5xx (RFC 9110 15).
-        _ => (C::Unhealthy, H::Failure, R::BySafety),
+    let stated = reading.hint.is_some_and(|hint| hint.source.is_stated());
+    let (class, health, repeat) = match (said.answer, said.limited) {
+        (Answer::Permanent | Answer::RateLimited, true) if long => {
+            (Class::Exhausted, Health::Alive, Repeat::Never)
+        }
+        (Answer::Permanent, true) => (Class::Throttled, Health::Alive, Repeat::Never),
+        (Answer::RateLimited, _) if profile.refused_may_be_processed => {
+            (Class::Throttled, Health::Alive, Repeat::BySafety)
+        }
+        (Answer::RateLimited, _) => (Class::Throttled, Health::Alive, Repeat::Refused),
+        (Answer::Ok, _) => (Class::Ok, Health::Success, Repeat::Never),
+        (Answer::Auth, _) => (Class::Credential, Health::Alive, Repeat::Never),
+        (Answer::Permanent, false) => permanent(response.status),
+        (Answer::Transient, _) => transient(response.status, stated),
     };
-    if class == C::Credential {
-        // It was read before it was known that this is no refusal by a limit.
-        reading.hint = None;
+    (Outcome { class, health, sent: Sent::Answered, repeat, reading }, said)
+}
+
+fn permanent(status: u16) -> (Class, Health, Repeat) {
+    match status {
+        421 => (Class::Misdirected, Health::Neutral, Repeat::Once),
+        501 | 505 => (Class::Permanent, Health::Neutral, Repeat::Never),
+        // The server itself says that a repeat is of no use; ill it is nevertheless.
+        500.. => (Class::Unhealthy, Health::Failure, Repeat::Never),
+        _ => (Class::Permanent, Health::Success, Repeat::Never),
     }
-    Outcome { class, health, sent: Sent::Answered, repeat, reading }
+}
+
+fn transient(status: u16, stated: bool) -> (Class, Health, Repeat) {
+    match status {
+        425 => (Class::Transient, Health::Neutral, Repeat::Once),
+        // Below 500 it is the profile that says so: a lock, a lag.
+        ..=499 => (Class::Transient, Health::Neutral, Repeat::BySafety),
+        503 if stated => (Class::Unhealthy, Health::Failure, Repeat::BySafetyOrUnsafe503),
+        529 => (Class::Overloaded, Health::HalfFailure, Repeat::BySafety),
+        _ => (Class::Unhealthy, Health::Failure, Repeat::BySafety),
+    }
 }
 
 fn failed(failure: Failure, nothing_sent: bool, fair_chance: bool) -> Outcome {

@@ -8,7 +8,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::settings::{KeySettings, LimitSettings};
+use self::keys::Keys;
+use self::turns::Turns;
+use super::hash::IdMap;
+use super::settings::LimitSettings;
+
+mod keys;
+
+mod turns;
 
 /// Distinct values of pattern keys remembered at once. At about 200 bytes each this is 2 MB; the
 /// caller chooses the names, so the table must not be theirs to fill. Idle pools make room.
@@ -19,15 +26,19 @@ pub const POOLS_MAX: usize = 10_000;
 pub struct UpstreamId(pub u32);
 
 /// Names a pool of permits. Pools are never renumbered while somebody holds or awaits a permit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(u32);
 
 /// All pools of permits that are not one upstream's own.
 #[derive(Debug)]
 pub struct Limits {
-    pools: HashMap<PoolId, Pool>,
+    pools: IdMap<PoolId, Pool>,
     by_name: HashMap<Arc<str>, PoolId>,
-    keys: Vec<KeySettings>,
+    keys: Keys,
+    /// Pools that may be forgotten, unless they are in use again by then; each once.
+    idle: VecDeque<PoolId>,
+    /// Pools that may be forgotten some day: those of a pattern's values.
+    passing: usize,
     queue_max: u32,
     queued: u32,
     next_id: u32,
@@ -44,12 +55,18 @@ struct Pool {
     /// Exchanges that named this key and are not over yet; such a pool is not forgotten.
     members: u32,
     /// Upstreams with an exchange that could go but for this pool, in the order of their turns.
-    waiting: VecDeque<UpstreamId>,
+    waiting: Turns,
+    /// Whether its name was declared, so that it is never forgotten.
+    stays: bool,
+    /// Whether it is among the idle ones.
+    noted: bool,
 }
 
 /// A pool as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolView {
+    /// The limit of the process, which is no key.
+    pub is_process: bool,
     /// The value of the key.
     pub name: Arc<str>,
     /// The declaration it comes from: the name itself, or a pattern.
@@ -71,15 +88,17 @@ impl Limits {
     /// Empty pools for these settings.
     pub fn new(settings: &LimitSettings) -> Self {
         let mut limits = Self {
-            pools: HashMap::new(),
+            pools: IdMap::default(),
             by_name: HashMap::new(),
-            keys: Vec::new(),
+            keys: Keys::default(),
+            idle: VecDeque::new(),
+            passing: 0,
             queue_max: 0,
             queued: 0,
             next_id: 1,
             turns: Vec::new(),
         };
-        let process = Pool::new("process".into(), "process".into(), settings.in_flight_max);
+        let process = Pool::new("process".into(), "process".into(), settings.in_flight_max, true);
         limits.pools.insert(PROCESS, process);
         limits.configure(settings);
         limits
@@ -88,22 +107,26 @@ impl Limits {
     /// Takes over new settings. A lowered limit admits nobody until enough have left; a raised or
     /// removed one gives turns at once.
     pub fn configure(&mut self, settings: &LimitSettings) {
-        self.keys.clone_from(&settings.keys);
+        self.keys = Keys::new(&settings.keys);
         self.queue_max = settings.queue_max;
         for (id, pool) in &mut self.pools {
-            pool.limit = if *id == PROCESS {
-                settings.in_flight_max
-            } else {
-                // A key that is declared no longer limits nobody.
-                declaration(&settings.keys, &pool.name).map_or(u32::MAX, |key| key.in_flight_max)
-            };
+            if *id == PROCESS {
+                pool.limit = settings.in_flight_max;
+                continue;
+            }
+            // A key that is declared no longer limits nobody.
+            let key = self.keys.covering(&pool.name);
+            pool.limit = key.map_or(u32::MAX, |key| key.in_flight_max);
+            pool.stays = self.keys.declares(&pool.name);
         }
+        self.passing = self.pools.values().filter(|pool| !pool.stays).count();
         for key in settings.keys.iter().filter(|key| !key.pattern.contains('*')) {
             self.pool(&key.pattern.clone());
         }
         let mut all: Vec<PoolId> = self.pools.keys().copied().collect();
         all.sort_unstable();
         for id in all {
+            self.note_if_idle(id);
             self.give_turn(id);
         }
     }
@@ -124,6 +147,7 @@ impl Limits {
             debug_assert!(pool.members > 0, "left more often than joined");
             pool.members = pool.members.saturating_sub(1);
         }
+        self.note_if_idle(id);
     }
 
     /// Takes one permit of the process and one of each pool, or none and the pool that is in the
@@ -133,12 +157,10 @@ impl Limits {
             let Some(pool) = self.pools.get_mut(id) else {
                 continue;
             };
-            let first = pool.waiting.front().copied();
+            let first = pool.waiting.first();
             let is_full = pool.in_use >= pool.limit;
             if is_full || first.is_some_and(|first| first != upstream) {
-                if !pool.waiting.contains(&upstream) {
-                    pool.waiting.push_back(upstream);
-                }
+                pool.waiting.enter(upstream);
                 if !is_full {
                     self.give_turn(*id);
                 }
@@ -150,8 +172,8 @@ impl Limits {
                 continue;
             };
             pool.in_use += 1;
-            if pool.waiting.front() == Some(&upstream) {
-                pool.waiting.rotate_left(1);
+            if pool.waiting.first() == Some(upstream) {
+                pool.waiting.rotate();
             }
             self.give_turn(*id);
         }
@@ -166,6 +188,7 @@ impl Limits {
             };
             debug_assert!(pool.in_use > 0, "a permit is given back once");
             pool.in_use = pool.in_use.saturating_sub(1);
+            self.note_if_idle(*id);
             self.give_turn(*id);
         }
     }
@@ -173,9 +196,9 @@ impl Limits {
     /// The upstream no longer waits for this pool.
     pub fn withdraw(&mut self, upstream: UpstreamId, id: PoolId) {
         if let Some(pool) = self.pools.get_mut(&id)
-            && let Some(at) = pool.waiting.iter().position(|waiting| *waiting == upstream)
+            && pool.waiting.leave(upstream)
         {
-            pool.waiting.remove(at);
+            self.note_if_idle(id);
             self.give_turn(id);
         }
     }
@@ -234,32 +257,27 @@ impl Limits {
         id == PROCESS
     }
 
-    /// All pools, the process's first, then by name.
+    /// All pools, in no particular order.
     pub fn view(&self) -> Vec<PoolView> {
-        let mut pools: Vec<_> = self.pools.iter().collect();
-        pools.sort_by(|(a, left), (b, right)| {
-            (**a != PROCESS, &left.name).cmp(&(**b != PROCESS, &right.name))
-        });
-        pools
-            .into_iter()
-            .map(|(_, pool)| PoolView {
-                name: pool.name.clone(),
-                declared: pool.declared.clone(),
-                limit: pool.limit,
-                in_use: pool.in_use,
-                waiting: pool.members.saturating_sub(pool.in_use),
-            })
-            .collect()
+        let view = |(id, pool): (&PoolId, &Pool)| PoolView {
+            is_process: Self::is_process(*id),
+            name: pool.name.clone(),
+            declared: pool.declared.clone(),
+            limit: pool.limit,
+            in_use: pool.in_use,
+            waiting: pool.members.saturating_sub(pool.in_use),
+        };
+        self.pools.iter().map(view).collect()
     }
 
     /// If there is room and somebody waits, the first of them gets a turn.
     fn give_turn(&mut self, id: PoolId) {
         if let Some(pool) = self.pools.get(&id)
             && pool.in_use < pool.limit
-            && let Some(first) = pool.waiting.front()
-            && !self.turns.contains(first)
+            && let Some(first) = pool.waiting.first()
+            && !self.turns.contains(&first)
         {
-            self.turns.push(*first);
+            self.turns.push(first);
         }
     }
 
@@ -267,55 +285,60 @@ impl Limits {
         if let Some(id) = self.by_name.get(name) {
             return Some(*id);
         }
-        let key = declaration(&self.keys, name)?.clone();
-        if self.by_name.len() >= POOLS_MAX && name != &*key.pattern {
-            self.forget_one_idle();
-            if self.by_name.len() >= POOLS_MAX {
-                return self.pool(&key.pattern.clone());
+        let key = self.keys.covering(name)?.clone();
+        let stays = *key.pattern == *name;
+        if !stays {
+            if self.passing >= POOLS_MAX {
+                self.forget_one_idle();
             }
+            if self.passing >= POOLS_MAX {
+                return self.pool(&key.pattern);
+            }
+            self.passing += 1;
         }
         let id = PoolId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let name: Arc<str> = name.into();
         self.by_name.insert(name.clone(), id);
-        self.pools.insert(id, Pool::new(name, key.pattern, key.in_flight_max));
+        self.pools.insert(id, Pool::new(name, key.pattern, key.in_flight_max, stays));
         Some(id)
     }
 
+    /// A pool that nobody uses makes room when room is needed.
+    fn note_if_idle(&mut self, id: PoolId) {
+        if let Some(pool) = self.pools.get_mut(&id)
+            && !pool.stays
+            && !pool.noted
+            && pool.is_idle()
+        {
+            pool.noted = true;
+            self.idle.push_back(id);
+        }
+    }
+
     fn forget_one_idle(&mut self) {
-        let idle = self.by_name.iter().find(|(name, id)| {
-            self.pools.get(id).is_some_and(|pool| pool.is_idle()) && !is_declared(&self.keys, name)
-        });
-        if let Some((name, id)) = idle.map(|(name, id)| (name.clone(), *id)) {
-            self.by_name.remove(&name);
-            self.pools.remove(&id);
+        while let Some(id) = self.idle.pop_front() {
+            let Some(pool) = self.pools.get_mut(&id) else { continue };
+            pool.noted = false;
+            if pool.is_idle() && !pool.stays {
+                self.by_name.remove(&pool.name);
+                self.pools.remove(&id);
+                self.passing -= 1;
+                return;
+            }
         }
     }
 }
 
 impl Pool {
-    fn new(name: Arc<str>, declared: Arc<str>, limit: u32) -> Self {
-        Self { name, declared, limit, in_use: 0, members: 0, waiting: VecDeque::new() }
+    fn new(name: Arc<str>, declared: Arc<str>, limit: u32, stays: bool) -> Self {
+        let waiting = Turns::default();
+        Self { name, declared, limit, in_use: 0, members: 0, waiting, stays, noted: false }
     }
 
     fn is_idle(&self) -> bool {
         self.in_use == 0 && self.members == 0 && self.waiting.is_empty()
     }
-}
-
-/// The declaration that covers `name`: its own, else the pattern with the longest fixed part.
-fn declaration<'a>(keys: &'a [KeySettings], name: &str) -> Option<&'a KeySettings> {
-    keys.iter().find(|key| *key.pattern == *name).or_else(|| {
-        keys.iter()
-            .filter(|key| {
-                key.pattern.strip_suffix('*').is_some_and(|prefix| name.starts_with(prefix))
-            })
-            .max_by_key(|key| key.pattern.len())
-    })
-}
-
-fn is_declared(keys: &[KeySettings], name: &str) -> bool {
-    keys.iter().any(|key| *key.pattern == *name)
 }
 
 #[cfg(test)]

@@ -13,7 +13,11 @@ pub mod outcome;
 
 pub mod settings;
 
+pub mod profile;
+
 pub mod hints;
+
+pub mod hash;
 
 pub mod classify;
 

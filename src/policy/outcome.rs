@@ -106,8 +106,16 @@ pub enum HintSource {
     RetryAfterDelta,
     /// `Retry-After` as an HTTP-date.
     RetryAfterDate,
-    /// A reset of an exhausted quota.
+    /// A vendor's own field whose name ends in `retry-after`, or one that its profile names.
+    VendorRetryAfter,
+    /// A value that the API documents, from its profile.
+    Profile,
+    /// The body: a key such as `retry_after`, or a sentence.
+    Body,
+    /// A reset of an exhausted quota, as a span.
     RateLimitReset,
+    /// A reset of an exhausted quota, as a moment.
+    RateLimitResetAt,
 }
 
 impl HintSource {
@@ -116,15 +124,34 @@ impl HintSource {
         match self {
             Self::RetryAfterMs => "retry-after-ms",
             Self::RetryAfterDelta | Self::RetryAfterDate => "retry-after",
-            Self::RateLimitReset => "ratelimit-reset",
+            Self::VendorRetryAfter => "vendor-retry-after",
+            Self::Profile => "profile",
+            Self::Body => "body",
+            Self::RateLimitReset | Self::RateLimitResetAt => "ratelimit-reset",
+        }
+    }
+
+    /// Whether the wait itself was stated in a field, and not concluded from a quota.
+    pub fn is_stated(self) -> bool {
+        match self {
+            Self::RetryAfterMs
+            | Self::RetryAfterDelta
+            | Self::RetryAfterDate
+            | Self::VendorRetryAfter => true,
+            Self::Profile | Self::Body | Self::RateLimitReset | Self::RateLimitResetAt => false,
         }
     }
 
     /// Whether the source is an absolute time in whole seconds, which asks for a margin.
     pub fn is_absolute(self) -> bool {
         match self {
-            Self::RetryAfterDate => true,
-            Self::RetryAfterMs | Self::RetryAfterDelta | Self::RateLimitReset => false,
+            Self::RetryAfterDate | Self::RateLimitResetAt => true,
+            Self::RetryAfterMs
+            | Self::RetryAfterDelta
+            | Self::VendorRetryAfter
+            | Self::Profile
+            | Self::Body
+            | Self::RateLimitReset => false,
         }
     }
 }

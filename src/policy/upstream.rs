@@ -9,17 +9,19 @@
 //! simulator can drive it without a runtime. [`Line`] knows who waits, [`Scope`] what the upstream
 //! said, [`Breaker`] how it is; this file only puts the questions in their order.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::breaker::Breaker;
 use super::budget::RetryBudget;
+use super::hash::{IdMap, IdSet};
 use super::limits::{PoolId, UpstreamId};
 use super::line::{CredentialId, Line, Place, RouteId, TicketId};
 use super::outcome::Waits;
 use super::scope::Scope;
 use super::settings::{RouteSettings, UpstreamSettings};
+use super::time::MonoTime;
 
 mod attempt;
 mod force;
@@ -46,16 +48,18 @@ pub const SCOPES_MAX: usize = 1024;
 pub struct UpstreamPolicy {
     id: UpstreamId,
     line: Line,
-    granted: HashMap<TicketId, Grant>,
+    granted: IdMap<TicketId, Grant>,
     /// Tickets in a pause of their own, between two attempts.
-    resting: HashSet<TicketId>,
+    resting: IdSet<TicketId>,
     next_ticket: u64,
     in_flight: u32,
     routes: Vec<Route>,
     breaker: Breaker,
     forced: Option<Forced>,
-    scopes: HashMap<(RouteId, CredentialId), Scope>,
-    credentials: HashMap<CredentialId, Scope>,
+    scopes: IdMap<(RouteId, CredentialId), Scope>,
+    credentials: IdMap<CredentialId, Scope>,
+    /// Before this, a full table of scopes is not looked through for room again.
+    tidy_at: MonoTime,
     whole: Scope,
     budget: RetryBudget,
     /// Changes whenever a barrier went up, so that a grant from before is looked at again.
@@ -84,15 +88,16 @@ impl UpstreamPolicy {
         let mut policy = Self {
             id,
             line: Line::default(),
-            granted: HashMap::new(),
-            resting: HashSet::new(),
+            granted: IdMap::default(),
+            resting: IdSet::default(),
             next_ticket: 1,
             in_flight: 0,
             routes: Vec::new(),
             breaker: Breaker::default(),
             forced: None,
-            scopes: HashMap::new(),
-            credentials: HashMap::new(),
+            scopes: IdMap::default(),
+            credentials: IdMap::default(),
+            tidy_at: MonoTime::ZERO,
             whole: Scope::default(),
             budget: RetryBudget::default(),
             tightened: 0,
@@ -179,7 +184,9 @@ impl UpstreamPolicy {
         self.line.unpark_due(cx.now);
         self.call_pools(&ticket.needs.pools);
         self.pump(cx);
-        if !self.line.has_lane(&ticket.needs) {
+        if !self.line.has_lane(&ticket.needs)
+            && self.yields_to(cx, ticket.id, &ticket.needs).is_none()
+        {
             match self.start(cx, &ticket.needs) {
                 Ok(grant) => {
                     ticket.granted = Some(grant);
@@ -265,9 +272,8 @@ impl UpstreamPolicy {
 
     /// It is this upstream's turn at a shared limit, or time has passed: look who can go.
     pub fn turn(&mut self, cx: &mut Context<'_>) {
-        let pools = self.line.parked_pools();
-        for pool in pools {
-            self.line.unpark_first(Place::Pool(pool));
+        for pool in &self.awaited {
+            self.line.unpark_first(Place::Pool(*pool));
         }
         self.line.unpark_due(cx.now);
         self.pump(cx);

@@ -8,17 +8,20 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::Response;
 use http::response::Parts;
-use http::{HeaderMap, Response};
 use http_body_util::BodyExt;
 
 use super::exchange::{Exchange, Keys, Teller};
-use super::gate::{self, InFlight, Place, Stop, seconds};
+use super::gate::{self, Place, Stop, seconds};
 use super::head;
 use super::reject::{Code, Rejection};
+use super::relay::Flow;
 use crate::gateway::Common;
-use crate::policy::classify::{Failure, Observed, classify};
-use crate::policy::outcome::{Class, Health, HintSource, Outcome, Waits};
+use crate::policy::classify::{Failure, Observed, answered, classify};
+use crate::policy::hints;
+use crate::policy::outcome::{Class, Health, Outcome, Waits};
+use crate::policy::profile::GENERIC;
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
@@ -33,12 +36,14 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 const KEPT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Of a field that named a time; an honest one is a date or a few numbers.
-const HINT_BYTES_MAX: usize = 200;
+const HINT_CHARS_MAX: usize = 200;
 
 /// What the client gets.
 pub(super) struct Relay {
     pub(super) parts: Parts,
     pub(super) body: RelayBody,
+    /// When its head was there.
+    pub(super) at: MonoTime,
     /// When another request would be let through, if the answer is a refusal.
     pub(super) retry_at: Option<MonoTime>,
 }
@@ -46,7 +51,7 @@ pub(super) struct Relay {
 /// Where the bytes come from.
 pub(super) enum RelayBody {
     /// The upstream, still sending; the place in flight goes with it.
-    Streaming(Box<(ResponseBody, InFlight)>),
+    Streaming(Box<Flow>),
     /// Kept from an earlier attempt.
     Kept(Bytes),
 }
@@ -63,10 +68,11 @@ pub(super) async fn run(
     keys: &Keys,
     teller: &mut Teller,
 ) -> Result<Relay, Rejection> {
-    if exchange.is_out_of_time() {
+    let began = exchange.anchor.mono;
+    if exchange.deadline <= began {
         return Err(out_of_time());
     }
-    let mut place = Place::join(exchange, keys, &mut teller.story.notes.behind)
+    let mut place = Place::join(exchange, keys, began, &mut teller.story.notes.behind)
         .map_err(|refusal| gate::rejection(exchange, refusal))?;
     let mut kept: Option<Kept> = None;
     let mut fresh = false;
@@ -77,27 +83,33 @@ pub(super) async fn run(
             Err(Stop::Refused(refusal)) => {
                 teller.story.waited.add(&place.waited());
                 let retry_at = refusal.until();
-                return last_word(kept, Decision::DeadlineTooNear, retry_at, teller, || {
-                    gate::rejection(exchange, refusal)
-                });
+                return last_word(
+                    exchange,
+                    kept,
+                    Decision::DeadlineTooNear,
+                    retry_at,
+                    teller,
+                    || gate::rejection(exchange, refusal),
+                );
             }
         };
         teller.story.waited.add(&before.waited);
         teller.story.shadow = teller.story.shadow.or(before.shadow);
-        if exchange.is_out_of_time() {
-            return last_word(kept, Decision::DeadlineTooNear, None, teller, out_of_time);
+        let sent_at = before.at;
+        if exchange.deadline <= sent_at {
+            let decision = Decision::DeadlineTooNear;
+            return last_word(exchange, kept, decision, None, teller, out_of_time);
         }
-        let clock = &exchange.gateway.common.clock;
-        let sent_at = clock.now();
         teller.story.notes.sending = true;
-        let result = send(exchange, fresh).await;
+        let result = send(exchange, sent_at, fresh).await;
         // No further attempt can follow, so this counts a body once.
         if exchange.body.state() == ReplayState::Streamed {
             exchange.upstream.metrics.replay_unavailable.inc();
         }
-        let took = clock.now().since(sent_at);
-        let outcome = judge(exchange, &result, took);
-        note_attempt(teller, &result, &outcome, took, before.waited);
+        let now = exchange.gateway.common.clock.now();
+        let took = now.since(sent_at);
+        let (outcome, said) = judge(exchange, &result, now, took);
+        note_attempt(teller, &result, &outcome, said, took, before.waited);
         if outcome.health == Health::Failure {
             let state = &exchange.upstream.state;
             let class = names::class(outcome.class);
@@ -114,10 +126,10 @@ pub(super) async fn run(
             retry_mode: exchange.retry_mode(),
             draws: [Common::draw(), Common::draw()],
         };
-        match (place.settle(&mut in_flight, &report), result) {
+        match (place.settle(&mut in_flight, &report, now), result) {
             (Verdict::Retry(plan), result) => {
                 if let Ok(response) = result {
-                    kept = keep(response).await.or(kept);
+                    kept = Box::pin(keep(response)).await.or(kept);
                 }
                 // A sleeper holds no place.
                 drop(in_flight);
@@ -128,13 +140,14 @@ pub(super) async fn run(
                 let (decision, retry_at) = given_up(&verdict);
                 conclude(teller, decision, outcome.class);
                 let (parts, body) = response.into_parts();
-                let body = RelayBody::Streaming(Box::new((body, in_flight)));
-                return Ok(Relay { parts, body, retry_at });
+                let body =
+                    RelayBody::Streaming(Box::new(Flow { body, in_flight: Some(in_flight) }));
+                return Ok(Relay { parts, body, at: now, retry_at });
             }
             (verdict, Err(error)) => {
                 let (decision, retry_at) = given_up(&verdict);
                 let decision = decision.unwrap_or(Decision::NotRetryable);
-                return last_word(kept, decision, retry_at, teller, || {
+                return last_word(exchange, kept, decision, retry_at, teller, || {
                     failure(exchange, &error, retry_at)
                 });
             }
@@ -142,7 +155,11 @@ pub(super) async fn run(
     }
 }
 
-async fn send(exchange: &Exchange<'_>, fresh: bool) -> Result<Response<ResponseBody>, SendError> {
+async fn send(
+    exchange: &Exchange<'_>,
+    now: MonoTime,
+    fresh: bool,
+) -> Result<Response<ResponseBody>, SendError> {
     let upstream = exchange.upstream;
     let head =
         head::upstream_request(exchange.parts, exchange.path, exchange.query, &upstream.head)
@@ -155,44 +172,49 @@ async fn send(exchange: &Exchange<'_>, fresh: bool) -> Result<Response<ResponseB
         nothing_sent: true,
         detail: rejection.detail,
     })?;
-    let (head_timeout, idle_timeout) = exchange.timeouts();
+    let (head_timeout, idle_timeout) = exchange.timeouts(now);
     transport::send(&upstream.target, request, SendOptions { head_timeout, idle_timeout, fresh })
         .await
 }
 
+/// What the attempt's end means, and what stood in the field that named a time, for the ledger.
 fn judge(
     exchange: &Exchange<'_>,
     result: &Result<Response<ResponseBody>, SendError>,
+    now: MonoTime,
     took: Duration,
-) -> Outcome {
-    let observed = match result {
+) -> (Outcome, Option<Box<str>>) {
+    let received = exchange.anchor.wall(now);
+    match result {
         Ok(response) => {
-            Observed::Response { status: response.status().as_u16(), headers: response.headers() }
+            let (status, headers) = (response.status().as_u16(), response.headers());
+            let response = hints::Response { status, headers, body: None, received };
+            let (outcome, said) = answered(response, &GENERIC);
+            let wait =
+                said.wait.filter(|wait| outcome.reading.hint.is_some() && !wait.raw.is_empty());
+            (outcome, wait.map(|wait| wait.raw.chars().take(HINT_CHARS_MAX).collect()))
         }
-        Err(error) => Observed::Failed {
-            failure: policy_failure(error.kind),
-            nothing_sent: error.nothing_sent,
-        },
-    };
-    // A caller in a hurry must not make the upstream look ill: what was configured is the measure.
-    let fair = exchange.attempt_timeout();
-    classify(observed, exchange.gateway.common.clock.wall(), took, fair)
+        Err(error) => {
+            let failure = policy_failure(error.kind);
+            let observed = Observed::Failed { failure, nothing_sent: error.nothing_sent };
+            // A caller in a hurry must not make the upstream look ill: what was configured is the
+            // measure.
+            (classify(observed, received, took, exchange.attempt_timeout()), None)
+        }
+    }
 }
 
 fn note_attempt(
     teller: &mut Teller,
     result: &Result<Response<ResponseBody>, SendError>,
     outcome: &Outcome,
+    said: Option<Box<str>>,
     took: Duration,
     waited: Waits,
 ) {
     let n = u8::try_from(teller.story.attempts.len() + 1).unwrap_or(u8::MAX);
     teller.story.notes.sending = false;
-    if let (Ok(response), Some(hint)) = (result, outcome.reading.hint)
-        && let Some(said) = hint_as_received(response.headers(), hint.source)
-    {
-        teller.story.notes.said.push((n, said));
-    }
+    teller.story.notes.said.extend(said.map(|said| (n, said)));
     teller.story.attempts.push(AttemptStory {
         n,
         status: result.as_ref().ok().map(|response| response.status().as_u16()),
@@ -203,19 +225,6 @@ fn note_attempt(
         hint: outcome.reading.hint.map(|hint| (hint.source, hint.wait)),
         waited,
     });
-}
-
-/// The field that named a time, as it stood in the answer; the ledger quotes it.
-fn hint_as_received(headers: &HeaderMap, source: HintSource) -> Option<Box<str>> {
-    const RESETS: [&str; 4] =
-        ["ratelimit", "ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset"];
-    let own = [source.name()];
-    let names: &[&str] = match source {
-        HintSource::RetryAfterMs | HintSource::RetryAfterDelta | HintSource::RetryAfterDate => &own,
-        HintSource::RateLimitReset => &RESETS,
-    };
-    let value = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
-    Some(value.get(..value.len().min(HINT_BYTES_MAX))?.into())
 }
 
 /// The caller's time was over before anything could be sent.
@@ -259,6 +268,7 @@ fn conclude(teller: &mut Teller, decision: Option<Decision>, class: Class) {
 
 /// The latest response if there was one; forbear's own words otherwise.
 fn last_word(
+    exchange: &Exchange<'_>,
     kept: Option<Kept>,
     decision: Decision,
     retry_at: Option<MonoTime>,
@@ -271,7 +281,8 @@ fn last_word(
     let class = attempts.clone().find(|attempt| attempt.status == Some(status));
     let class = class.map_or(Class::Unhealthy, |attempt| attempt.class);
     conclude(teller, Some(decision), class);
-    Ok(Relay { parts: kept.parts, body: RelayBody::Kept(kept.body), retry_at })
+    let at = exchange.gateway.common.clock.now();
+    Ok(Relay { parts: kept.parts, body: RelayBody::Kept(kept.body), at, retry_at })
 }
 
 /// Reads a short response to its end, so that its connection can be used again and its words can

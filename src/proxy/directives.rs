@@ -142,11 +142,12 @@ impl Directives {
 /// What a request may do if it is processed twice (RFC 9110 9.2). An idempotency key is the
 /// client's promise that the upstream will notice a repeat.
 pub fn safety(method: &Method, headers: &HeaderMap, directives: &Directives) -> Safety {
-    let has_key = headers.get("idempotency-key").is_some_and(|key| !key.is_empty());
+    const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+    let has_key = || headers.get(KEY).is_some_and(|key| !key.is_empty());
     match *method {
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => Safety::Safe,
         Method::PUT | Method::DELETE => Safety::Idempotent,
-        _ if has_key || directives.retry == Some(RetryWish::Idempotent) => Safety::Idempotent,
+        _ if has_key() || directives.retry == Some(RetryWish::Idempotent) => Safety::Idempotent,
         _ => Safety::Unsafe,
     }
 }
@@ -264,12 +265,14 @@ fn seconds(seconds: f64) -> Option<Duration> {
 /// The time that an SDK gives its own request, if it says so in passing. Zero and the past are
 /// ignored: the one means "no limit" to some, the other a clock that differs from ours.
 fn sdk_deadline(headers: &HeaderMap, now: WallTime) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let amz = text("amz-sdk-request")
+    const AMZ: HeaderName = HeaderName::from_static("amz-sdk-request");
+    const STAINLESS: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let amz = text(&AMZ)
         .and_then(|parts| parts.split(';').find_map(|part| part.trim().strip_prefix("ttl=")))
         .and_then(basic_utc)
         .map(|until| until.since(now));
-    let stainless = || text("x-stainless-read-timeout").and_then(decimal).and_then(seconds);
+    let stainless = || text(&STAINLESS).and_then(decimal).and_then(seconds);
     let usable = |span: &Duration| !span.is_zero() && *span <= SPAN_MAX;
     amz.filter(usable).or_else(|| stainless().filter(usable))
 }

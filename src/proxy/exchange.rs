@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::directives::Directives;
@@ -15,14 +17,20 @@ use crate::gateway::upstream::Upstream;
 use crate::policy::limits::PoolId;
 use crate::policy::outcome::{Safety, Waits};
 use crate::policy::retry::{Replay as CanRepeat, RetryMode};
-use crate::policy::time::MonoTime;
+use crate::policy::time::{MonoTime, TimeAnchor};
 use crate::telemetry::story::{Decision, Ending, RequestId, Story};
 use crate::transport::{BodyFault, Replay, ReplayState};
 
 /// Fields that identify a caller to an upstream; quotas and cooldowns belong to the first of them
 /// that a request has. The value is hashed with a salt and forgotten.
-const CREDENTIAL_FIELDS: [&str; 6] =
-    ["authorization", "x-api-key", "api-key", "apikey", "x-auth-token", "private-token"];
+const CREDENTIAL_FIELDS: [HeaderName; 6] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("apikey"),
+    HeaderName::from_static("x-auth-token"),
+    HeaderName::from_static("private-token"),
+];
 
 /// Bodies up to this size are read while their exchange waits in line; larger ones stay with the
 /// client until they can be sent.
@@ -44,6 +52,8 @@ pub(super) struct Exchange<'a> {
     pub(super) body: &'a Replay,
     /// Whether the client holds its body back until it is told to go on.
     pub(super) expects_continue: bool,
+    /// Both clocks when its head was complete.
+    pub(super) anchor: TimeAnchor,
     /// [`MonoTime::MAX`] if the caller named none.
     pub(super) deadline: MonoTime,
     /// Differs from that of every other exchange.
@@ -87,9 +97,10 @@ impl Exchange<'_> {
         self.upstream.route(self.route).map_or(Duration::ZERO, |route| route.attempt_timeout)
     }
 
-    /// To the response head, and between two pieces of its body; no attempt outlives the caller.
-    pub(super) fn timeouts(&self) -> (Duration, Duration) {
-        let left = self.deadline.since(self.gateway.common.clock.now());
+    /// To the response head from `now`, and between two pieces of its body; no attempt outlives the
+    /// caller.
+    pub(super) fn timeouts(&self, now: MonoTime) -> (Duration, Duration) {
+        let left = self.deadline.since(now);
         let idle = self.upstream.route(self.route).map_or(Duration::ZERO, |it| it.idle_timeout);
         (self.attempt_timeout().min(left), idle)
     }
@@ -125,7 +136,7 @@ impl Exchange<'_> {
         }
         CREDENTIAL_FIELDS
             .iter()
-            .find_map(|name| self.parts.headers.get(*name))
+            .find_map(|name| self.parts.headers.get(name))
             .map_or(0, |value| common.salted(value.as_bytes()))
     }
 }
@@ -173,17 +184,19 @@ pub(super) struct Teller {
     pub(super) story: Story,
     gateway: Arc<Gateway>,
     upstream: Option<Arc<Upstream>>,
-    started: MonoTime,
+    /// Both clocks at the beginning.
+    pub(super) anchor: TimeAnchor,
     /// When the response head was ready for the client.
     headed: Option<MonoTime>,
     told: bool,
 }
 
 impl Teller {
-    pub(super) fn begin(gateway: &Arc<Gateway>, method: http::Method, path: &str) -> Self {
-        let clock = &gateway.common.clock;
-        let wall = clock.wall();
-        Self {
+    /// Boxed, since it goes through many hands.
+    pub(super) fn begin(gateway: &Arc<Gateway>, method: http::Method, path: &str) -> Box<Self> {
+        let anchor = gateway.common.clock.anchor();
+        let wall = anchor.wall;
+        Box::new(Self {
             story: Story {
                 id: RequestId::new(wall, crate::gateway::Common::chance()),
                 started: wall,
@@ -208,10 +221,10 @@ impl Teller {
             },
             gateway: gateway.clone(),
             upstream: None,
-            started: clock.now(),
+            anchor,
             headed: None,
             told: false,
-        }
+        })
     }
 
     pub(super) fn routed(&mut self, upstream: &Arc<Upstream>, route: usize) {
@@ -229,9 +242,9 @@ impl Teller {
         self.story.notes.reason = Some(rejection.detail.as_str().into());
     }
 
-    /// From now on time belongs to the body and its reader.
-    pub(super) fn headed(&mut self) {
-        self.headed = Some(self.gateway.common.clock.now());
+    /// From then on time belongs to the body and its reader.
+    pub(super) fn headed(&mut self, at: MonoTime) {
+        self.headed = Some(at);
     }
 
     /// How it ended, should that not be told yet.
@@ -248,7 +261,7 @@ impl Teller {
         }
         let common = &self.gateway.common;
         let now = common.clock.now();
-        self.story.took = now.since(self.started);
+        self.story.took = now.since(self.anchor.mono);
         self.story.streamed = self.headed.map_or(Duration::ZERO, |headed| now.since(headed));
         match &self.upstream {
             Some(upstream) => upstream.metrics.exchange(&self.story),

@@ -13,7 +13,7 @@ use super::exchange::{Exchange, Keys};
 use super::reject::{Code, HintRecord, Rejection};
 use crate::gateway::upstream::UpstreamState;
 use crate::policy::limits::Limits;
-use crate::policy::line::{CredentialId, Needs, RouteId};
+use crate::policy::line::{CredentialId, Needs, RouteId, TicketId};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{
@@ -25,17 +25,20 @@ use crate::transport::BodyFault;
 pub(super) struct Place {
     state: Arc<UpstreamState>,
     ticket: Option<Ticket>,
-    woken: Option<Arc<Notify>>,
+    /// The usual case: nothing was in the way, and standing in line and going was one step.
+    ready: Option<(InFlight, Before)>,
+    woken: Option<(TicketId, Arc<Notify>)>,
 }
 
 impl Place {
-    /// Stands in line; `behind` is how many stand before it, should it have to wait.
+    /// Stands in line at `now`; `behind` is how many stand before it, if it has to wait.
     pub(super) fn join(
         exchange: &Exchange<'_>,
         keys: &Keys,
+        now: MonoTime,
         behind: &mut Option<u32>,
     ) -> Result<Self, Refusal> {
-        let state = exchange.upstream.state.clone();
+        let state = &exchange.upstream.state;
         let route = exchange.upstream.route_ids.get(exchange.route).copied();
         let ask = Ask {
             needs: Needs {
@@ -47,13 +50,21 @@ impl Place {
             wait_max: exchange.wait_max(),
             deadline: exchange.deadline,
         };
-        let ticket = state.with(|policy, cx| {
-            let ticket = policy.join(cx, ask)?;
-            // One of them is this one, if it waits at all.
-            *behind = policy.queued().checked_sub(1).and_then(|others| others.try_into().ok());
-            Ok(ticket)
+        let (ticket, answer) = state.with_at(now, |policy, cx| {
+            let mut ticket = policy.join(cx, ask)?;
+            let answer = policy.ask(cx, &mut ticket);
+            if matches!(answer, Answer::Wait { .. }) {
+                // One of them is this one.
+                *behind = policy.queued().checked_sub(1).and_then(|others| others.try_into().ok());
+            }
+            Ok((ticket, answer))
         })?;
-        Ok(Self { state, ticket: Some(ticket), woken: None })
+        let ready = match answer {
+            Answer::Go(grant) => Some(InFlight::new(state, grant)),
+            // Asked again in a moment, the policy says the same.
+            Answer::Wait { .. } | Answer::Refuse(_) => None,
+        };
+        Ok(Self { state: state.clone(), ticket: Some(ticket), ready, woken: None })
     }
 
     /// Waits until this exchange may send. Beside it the request body is read ahead, by which a
@@ -63,11 +74,23 @@ impl Place {
         exchange: &Exchange<'_>,
         in_vain: &mut Waits,
     ) -> Result<(InFlight, Before), Stop> {
+        match self.ready.take() {
+            Some(ready) => Ok(ready),
+            // Boxed, so that those who need not wait do not carry what waiting needs.
+            None => Box::pin(self.wait(exchange, in_vain)).await,
+        }
+    }
+
+    async fn wait(
+        &mut self,
+        exchange: &Exchange<'_>,
+        in_vain: &mut Waits,
+    ) -> Result<(InFlight, Before), Stop> {
         let clock = exchange.gateway.common.clock;
         let mut waiting = Waiting { place: self, in_vain, is_over: false };
         let mut reading = pin!(exchange.read_ahead());
         loop {
-            let Self { state, ticket, woken } = &mut *waiting.place;
+            let Place { state, ticket, woken, ready: _ } = &mut *waiting.place;
             let Some(ticket) = ticket else { return Err(Stop::Refused(Refusal::Draining)) };
             match state.with(|policy, cx| policy.ask(cx, ticket)) {
                 Answer::Go(grant) => {
@@ -80,9 +103,10 @@ impl Place {
                     return Err(Stop::Refused(refusal));
                 }
                 Answer::Wait { until } => {
-                    let Some(woken) = woken else {
+                    let Some((_, woken)) = woken else {
                         // From here on wake-ups are heard; one that came before is in the next answer.
-                        *woken = Some(state.waker(ticket.id()));
+                        let id = ticket.id();
+                        *woken = Some((id, state.waker(id)));
                         continue;
                     };
                     tokio::select! {
@@ -95,14 +119,28 @@ impl Place {
         }
     }
 
-    /// Hears how the attempt ended; what next?
-    pub(super) fn settle(&mut self, in_flight: &mut InFlight, report: &Report) -> Verdict {
-        let (Some(ticket), Some(sent), Some(permit)) =
-            (&mut self.ticket, in_flight.sent.take(), &in_flight.permit)
-        else {
+    /// Hears at `now` how the attempt ended; what next? Unless the attempt is to be repeated, the
+    /// place in line is left.
+    pub(super) fn settle(
+        &mut self,
+        in_flight: &mut InFlight,
+        report: &Report,
+        now: MonoTime,
+    ) -> Verdict {
+        let (Some(sent), Some(permit)) = (in_flight.sent.take(), &in_flight.permit) else {
             return Verdict::Relay;
         };
-        self.state.with(|policy, cx| policy.settle(cx, ticket, sent, permit, report))
+        let place = &mut self.ticket;
+        self.state.with_at(now, |policy, cx| {
+            let Some(ticket) = place else { return Verdict::Relay };
+            let verdict = policy.settle(cx, ticket, sent, permit, report);
+            if !matches!(verdict, Verdict::Retry(_))
+                && let Some(ticket) = place.take()
+            {
+                policy.quit(cx, ticket);
+            }
+            verdict
+        })
     }
 
     /// What a refused exchange waited at last.
@@ -116,24 +154,22 @@ impl Place {
             self.state.with(|policy, cx| policy.rejoin(cx, ticket, plan));
         }
     }
-}
 
-impl Place {
     /// Out of the line, if it still stands there; says what it waited since its last attempt.
     fn leave(&mut self) -> Waits {
-        let Some(ticket) = self.ticket.take() else { return Waits::default() };
-        let id = ticket.id();
-        let waited = self.state.with(|policy, cx| policy.quit(cx, ticket));
-        if self.woken.is_some() {
-            self.state.forget_waker(id);
-        }
-        waited
+        let ticket = self.ticket.take();
+        ticket.map_or_else(Waits::default, |ticket| {
+            self.state.with(|policy, cx| policy.quit(cx, ticket))
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
+        if let Some((id, _)) = &self.woken {
+            self.state.forget_waker(*id);
+        }
     }
 }
 
@@ -154,6 +190,8 @@ impl Drop for Waiting<'_> {
 
 /// What came before an attempt.
 pub(super) struct Before {
+    /// When it was let go.
+    pub(super) at: MonoTime,
     pub(super) waited: Waits,
     /// In shadow mode: what would have held it.
     pub(super) shadow: Option<WaitKind>,
@@ -177,7 +215,7 @@ pub(super) struct InFlight {
 
 impl InFlight {
     fn new(state: &Arc<UpstreamState>, grant: Grant) -> (Self, Before) {
-        let before = Before { waited: grant.waited, shadow: grant.shadow };
+        let before = Before { at: grant.sent_at(), waited: grant.waited, shadow: grant.shadow };
         let (sent, permit) = grant.split();
         (Self { state: state.clone(), sent: Some(sent), permit: Some(permit) }, before)
     }

@@ -20,19 +20,22 @@ pub const FIELDS_MAX: usize = 128;
 /// forbear's name in `Via` and `Proxy-Status`.
 pub const VIA_NAME: &str = "forbear";
 
-/// Fields that belong to one connection (RFC 9110 7.6.1), with those of older specifications.
-pub const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Whether a field belongs to one connection: those of RFC 9110 7.6.1, and of older specifications.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// What `Connection` may not take out of a message, since its meaning or its safety would change
 /// under us: framing, destination, credential, and the promise that a repeat is harmless.
@@ -44,6 +47,8 @@ pub struct UpstreamHead {
     base_path: String,
     /// The value of `Host`; the scheme's own port is left out.
     authority: HeaderValue,
+    /// The value of `Forbear-Upstream`.
+    pub(super) name: HeaderValue,
     /// Injected; the value is marked sensitive, so that it prints as `Sensitive`.
     credential: Option<(HeaderName, HeaderValue)>,
 }
@@ -75,6 +80,7 @@ impl UpstreamHead {
         Some(Self {
             base_path: config.base_path.clone(),
             authority: HeaderValue::from_str(&authority).ok()?,
+            name: HeaderValue::from_str(&config.name).ok()?,
             credential,
         })
     }
@@ -202,9 +208,12 @@ pub fn upgrade(parts: &Parts) -> Option<HeaderValue> {
     let headers = &parts.headers;
     let wished =
         Nominated::connection(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+    if !wished || parts.version != Version::HTTP_11 {
+        return None;
+    }
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || content_length(headers).is_ok_and(|length| length.unwrap_or(0) > 0);
-    if !wished || has_body || parts.version != Version::HTTP_11 {
+    if has_body {
         return None;
     }
     let mut fields = headers.get_all(header::UPGRADE).iter();
@@ -279,13 +288,12 @@ pub fn upstream_request(
 }
 
 fn upstream_target(base_path: &str, path: &str, query: Option<&str>) -> Option<Uri> {
+    let path = if base_path.is_empty() && path.is_empty() { "/" } else { path };
     let query_bytes = query.map_or(0, |query| query.len() + 1);
-    let mut text = String::with_capacity(base_path.len() + path.len() + query_bytes + 1);
+    // Without room to spare, becoming `Bytes` is free.
+    let mut text = String::with_capacity(base_path.len() + path.len() + query_bytes);
     text.push_str(base_path);
     text.push_str(path);
-    if text.is_empty() {
-        text.push('/');
-    }
     if let Some(query) = query {
         text.push('?');
         text.push_str(query);
@@ -333,9 +341,8 @@ fn upstream_headers(parts: &Parts, upstream: &UpstreamHead) -> HeaderMap {
 /// What is never copied: the connection's fields, what forbear writes anew, what the transport
 /// decides (`Content-Length`, `Trailer`, `Expect`), and what was meant for forbear.
 fn is_dropped(name: &HeaderName) -> bool {
-    let name_text = name.as_str();
-    HOP_BY_HOP.contains(&name_text)
-        || matches!(name_text, "host" | "content-length" | "expect" | "trailer")
+    is_hop_by_hop(name)
+        || matches!(name.as_str(), "host" | "content-length" | "expect" | "trailer")
         || is_forbear(name)
 }
 

@@ -16,6 +16,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use pin_project_lite::pin_project;
 
 pub mod target;
 
@@ -48,6 +49,7 @@ use self::reject::Rejection;
 use self::response_head::Follows;
 use self::target::Target;
 use self::upgrade::Tunnel;
+use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
 use crate::policy::time::MonoTime;
 use crate::serve::connection::Connection;
@@ -77,21 +79,8 @@ impl Exchanges for Proxy {
     ) -> impl Future<Output = Response<DownBody>> + Send + 'static {
         let gateway = self.live.load_full();
         let metrics = gateway.common.metrics.clone();
-        let whole = Box::pin(handle(gateway, intake, connection));
-        async move { answer(whole, &metrics).await }
+        Caught { whole: handle(gateway, intake, connection), metrics }
     }
-}
-
-/// The answer of an exchange, or that of a bug in it.
-async fn answer(
-    whole: Pin<Box<impl Future<Output = Response<DownBody>>>>,
-    metrics: &Metrics,
-) -> Response<DownBody> {
-    Caught(whole).await.unwrap_or_else(|()| {
-        metrics.panics.inc();
-        tracing::error!("an exchange panicked; it was answered, and the others go on");
-        plain_internal()
-    })
 }
 
 impl Proxy {
@@ -134,13 +123,14 @@ async fn handle(
         upstream: &prepared.upstream,
         route: prepared.route,
         parts: &parts,
-        path: &prepared.path,
-        query: prepared.query.as_deref(),
+        path: prepared.path,
+        query: prepared.query,
         directives: &prepared.directives,
         safety: directives::safety(&parts.method, &parts.headers, &prepared.directives),
         upgrade: head::upgrade(&parts),
         body: &body,
         expects_continue,
+        anchor: teller.anchor,
         deadline: prepared.deadline,
         number: next_number(),
     };
@@ -160,29 +150,27 @@ async fn handle(
 }
 
 /// A request that may go on.
-struct Prepared {
-    upstream: Arc<crate::gateway::upstream::Upstream>,
+struct Prepared<'a> {
+    upstream: Arc<Upstream>,
     route: usize,
-    path: String,
-    query: Option<String>,
+    path: &'a str,
+    query: Option<&'a str>,
     directives: Directives,
     deadline: MonoTime,
 }
 
 /// Head, route and the client's wishes.
-fn prepare(
-    gateway: &Arc<Gateway>,
-    parts: &Parts,
+fn prepare<'a>(
+    gateway: &Gateway,
+    parts: &'a Parts,
     connection: &Connection,
     teller: &mut Teller,
-) -> Result<Prepared, Rejection> {
+) -> Result<Prepared<'a>, Rejection> {
     head::check(parts)?;
     let target = Target::parse(parts, connection.local())?;
     let own = match connection.listener() {
         ListenerId::Main(_) => None,
-        ListenerId::Upstream(name) => {
-            gateway.upstreams.iter().position(|upstream| upstream.config.name == *name)
-        }
+        ListenerId::Upstream(name) => gateway.routes.named(name),
     };
     let found = gateway
         .routes
@@ -203,14 +191,14 @@ fn prepare(
         story.keys.extend(default_key);
     }
     if common.is_draining() {
-        return Err(Rejection::draining(common.clock.wall()));
+        return Err(Rejection::draining(teller.anchor.wall));
     }
-    let deadline = directives.deadline.map_or(MonoTime::MAX, |left| common.clock.now() + left);
+    let deadline = directives.deadline.map_or(MonoTime::MAX, |left| teller.anchor.mono + left);
     Ok(Prepared {
         upstream: upstream.clone(),
         route: found.route,
-        path: found.path.to_owned(),
-        query: found.query.map(str::to_owned),
+        path: found.path,
+        query: found.query,
         directives,
         deadline,
     })
@@ -227,10 +215,10 @@ async fn relay_down(
     upgrade: Option<HeaderValue>,
     downstream: Option<OnUpgrade>,
     exchange: &Exchange<'_>,
-    mut teller: Teller,
+    mut teller: Box<Teller>,
     connection: &Arc<Connection>,
 ) -> Response<DownBody> {
-    let Relay { mut parts, body, retry_at } = relay;
+    let Relay { mut parts, body, at, retry_at } = relay;
     let upstream_side = parts.extensions.remove::<OnUpgrade>();
     let method = &exchange.parts.method;
     let follows = match response_head::downstream_response(&mut parts, method, upgrade.as_ref()) {
@@ -245,40 +233,41 @@ async fn relay_down(
             return refuse(teller, rejection, Some(exchange.body), connection).await;
         }
     };
-    let anchor = exchange.gateway.common.clock.anchor();
-    if let Some(at) = retry_at {
+    let clock = &exchange.gateway.common.clock;
+    let retry = retry_at.map(|at| (at, clock.anchor()));
+    if let Some((at, anchor)) = retry {
         response_head::raise_retry_after(&mut parts.headers, at.since(anchor.mono), anchor.wall);
     }
     teller.story.status = parts.status.as_u16();
-    teller.story.notes.retry_at = retry_at.map(|at| anchor.wall(at));
     teller.story.bytes_up = exchange.body.bytes_seen();
     if follows == Follows::Upgraded {
         teller.story.decision = Decision::Upgraded;
     }
-    response_head::annotate(&mut parts.headers, &teller.story, retry_at.map(|at| anchor.wall(at)));
+    let name = exchange.upstream.head.name.clone();
+    let retry_at = retry.map(|(at, anchor)| anchor.wall(at));
+    teller.story.notes.retry_at = retry_at;
+    response_head::annotate(&mut parts.headers, &teller.story, name, retry_at);
     // What is left of the body may still be on its way up; nobody must wait for its connection.
     if connection.protocol() == Protocol::Http1 && !exchange.body.ended() {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         connection.close_after();
     }
-    teller.headed();
+    teller.headed(at);
     let body = match (body, follows) {
         (RelayBody::Streaming(streaming), Follows::Upgraded) => {
-            let (_, in_flight) = *streaming;
             parts.headers.remove(CONNECTION);
             return switch(
                 parts,
                 upgrade,
                 downstream,
                 upstream_side,
-                in_flight,
+                streaming.in_flight,
                 teller,
                 connection,
             );
         }
         (RelayBody::Streaming(streaming), Follows::Body | Follows::Nothing) => {
-            let (body, in_flight) = *streaming;
-            DownBody::stream(body, in_flight, exchange.body.clone(), teller)
+            DownBody::stream(streaming, exchange.body.clone(), teller)
         }
         (RelayBody::Kept(bytes), Follows::Body | Follows::Nothing | Follows::Upgraded) => {
             DownBody::whole(bytes, teller)
@@ -295,8 +284,8 @@ fn switch(
     upgrade: Option<HeaderValue>,
     downstream: Option<OnUpgrade>,
     upstream: Option<OnUpgrade>,
-    in_flight: gate::InFlight,
-    teller: Teller,
+    in_flight: Option<gate::InFlight>,
+    teller: Box<Teller>,
     connection: &Arc<Connection>,
 ) -> Response<DownBody> {
     connection.upgrade_settled(true);
@@ -313,33 +302,35 @@ fn switch(
 
 /// The one way out of every answer that forbear makes itself. What the client still sends is read
 /// within small bounds, or the connection closes behind the answer: an unread body must never
-/// become the next request.
-async fn refuse(
-    mut teller: Teller,
+/// become the next request. Boxed, so that exchanges that are let through do not carry its state.
+fn refuse<'a>(
+    mut teller: Box<Teller>,
     mut rejection: Rejection,
-    body: Option<&Replay>,
-    connection: &Arc<Connection>,
-) -> Response<DownBody> {
-    teller.rejected(&rejection);
-    let is_drained = match body {
-        Some(body) if !rejection.close => body.drain(DRAIN_BYTES_MAX, DRAIN_TIME_MAX).await,
-        Some(_) | None => false,
-    };
-    teller.story.bytes_up = body.map_or(0, Replay::bytes_seen);
-    if !is_drained && connection.protocol() == Protocol::Http1 {
-        rejection.close = true;
-    }
-    if connection.protocol() == Protocol::Http2 {
-        rejection.close = false;
-    }
-    if rejection.close {
-        connection.close_after();
-    }
-    connection.upgrade_settled(false);
-    let is_head = teller.story.method == Method::HEAD;
-    let response = problem::render(&rejection, &teller.story, is_head);
-    teller.story.ending = Ending::Rejected(rejection.code.name());
-    response.map(|bytes| DownBody::whole(bytes, teller))
+    body: Option<&'a Replay>,
+    connection: &'a Connection,
+) -> Pin<Box<impl Future<Output = Response<DownBody>> + use<'a>>> {
+    Box::pin(async move {
+        teller.rejected(&rejection);
+        let is_drained = match body {
+            Some(body) if !rejection.close => body.drain(DRAIN_BYTES_MAX, DRAIN_TIME_MAX).await,
+            Some(_) | None => false,
+        };
+        teller.story.bytes_up = body.map_or(0, Replay::bytes_seen);
+        if !is_drained && connection.protocol() == Protocol::Http1 {
+            rejection.close = true;
+        }
+        if connection.protocol() == Protocol::Http2 {
+            rejection.close = false;
+        }
+        if rejection.close {
+            connection.close_after();
+        }
+        connection.upgrade_settled(false);
+        let is_head = teller.story.method == Method::HEAD;
+        let response = problem::render(&rejection, &teller.story, is_head);
+        teller.story.ending = Ending::Rejected(rejection.code.name());
+        response.map(|bytes| DownBody::whole(bytes, teller))
+    })
 }
 
 fn plain_internal() -> Response<DownBody> {
@@ -365,19 +356,26 @@ fn next_number() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A panic in one exchange ends that exchange and nothing else.
-struct Caught<F>(Pin<Box<F>>);
+pin_project! {
+    /// The answer of an exchange, or that of a bug in it: a panic ends one exchange and nothing else.
+    struct Caught<F> {
+        #[pin]
+        whole: F,
+        metrics: Arc<Metrics>,
+    }
+}
 
-impl<F: Future> Future for Caught<F> {
-    type Output = Result<F::Output, ()>;
+impl<F: Future<Output = Response<DownBody>>> Future for Caught<F> {
+    type Output = Response<DownBody>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(_) => Poll::Ready(Err(())),
-        }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<DownBody>> {
+        let this = self.project();
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| this.whole.poll(cx)));
+        polled.unwrap_or_else(|_| {
+            this.metrics.panics.inc();
+            tracing::error!("an exchange panicked; it was answered, and the others go on");
+            Poll::Ready(plain_internal())
+        })
     }
 }
 

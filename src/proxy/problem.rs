@@ -12,7 +12,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::reject::{HintRecord, Rejection, shown};
-use super::response_head::{annotate_with, proxy_status_error, whole_seconds};
+use super::response_head::{annotate_name, annotate_with, proxy_status_error, whole_seconds};
 use crate::policy::outcome::{Sent, WaitKind, Waits};
 use crate::telemetry::names;
 use crate::telemetry::story::{AttemptStory, Story};
@@ -43,6 +43,7 @@ pub fn render(rejection: &Rejection, story: &Story, head_only: bool) -> Response
     let retry_at = rejection.retry_at.map(|(at, _)| at);
     let error = rejection.proxy_error.unwrap_or(rejection.code.proxy_status_error());
     let proxy_status = proxy_status_error(error, &rejection.detail);
+    annotate_name(headers, story);
     annotate_with(headers, story, verdict, retry_at, Some(&proxy_status));
     response
 }

@@ -23,22 +23,27 @@ enum Inner {
     /// Made here, or kept.
     Whole { bytes: Option<Bytes>, teller: Option<Box<Teller>> },
     /// The upstream's, still coming.
-    Stream(Box<Stream>),
+    Stream(Stream),
 }
 
 struct Stream {
-    body: ResponseBody,
     // Given back in this order when the body is dropped: the place, then the story.
-    in_flight: Option<InFlight>,
+    flow: Box<Flow>,
     upload: crate::transport::Replay,
-    teller: Teller,
+    teller: Box<Teller>,
     /// It broke off, which is told once what came before it has been written.
     failed: Option<BoxError>,
 }
 
+/// A response body on its way, and the place in flight that it holds.
+pub(super) struct Flow {
+    pub(super) body: ResponseBody,
+    pub(super) in_flight: Option<InFlight>,
+}
+
 impl DownBody {
-    pub(super) fn whole(bytes: Bytes, teller: Teller) -> Self {
-        Self(Inner::Whole { bytes: Some(bytes), teller: Some(Box::new(teller)) })
+    pub(super) fn whole(bytes: Bytes, teller: Box<Teller>) -> Self {
+        Self(Inner::Whole { bytes: Some(bytes), teller: Some(teller) })
     }
 
     /// An answer without a story of its own.
@@ -47,13 +52,11 @@ impl DownBody {
     }
 
     pub(super) fn stream(
-        body: ResponseBody,
-        in_flight: InFlight,
+        flow: Box<Flow>,
         upload: crate::transport::Replay,
-        teller: Teller,
+        teller: Box<Teller>,
     ) -> Self {
-        let in_flight = Some(in_flight);
-        Self(Inner::Stream(Box::new(Stream { body, in_flight, upload, teller, failed: None })))
+        Self(Inner::Stream(Stream { flow, upload, teller, failed: None }))
     }
 }
 
@@ -83,7 +86,7 @@ impl Body for DownBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Whole { bytes, .. } => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Inner::Stream(stream) => stream.body.is_end_stream(),
+            Inner::Stream(stream) => stream.flow.body.is_end_stream(),
         }
     }
 
@@ -92,7 +95,7 @@ impl Body for DownBody {
             Inner::Whole { bytes, .. } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Inner::Stream(stream) => stream.body.size_hint(),
+            Inner::Stream(stream) => stream.flow.body.size_hint(),
         }
     }
 }
@@ -107,7 +110,7 @@ impl Drop for DownBody {
                 }
             }
             Inner::Stream(stream) => {
-                if stream.body.is_end_stream() {
+                if stream.flow.body.is_end_stream() {
                     stream.end(None);
                 } else {
                     stream.end(Some(Ending::ClientDisconnect));
@@ -122,12 +125,12 @@ impl Stream {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        match ready!(Pin::new(&mut self.flow.body).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.teller.story.bytes_down += data.len() as u64;
                 }
-                if self.body.is_end_stream() {
+                if self.flow.body.is_end_stream() {
                     self.end(None);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -149,7 +152,7 @@ impl Stream {
 
     /// `None` leaves the ending that the response head already decided.
     fn end(&mut self, ending: Option<Ending>) {
-        self.in_flight = None;
+        self.flow.in_flight = None;
         if let Some(ending) = ending {
             self.teller.end_as(ending);
         }

@@ -12,7 +12,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
-use super::head::{HOP_BY_HOP, Nominated, VIA_NAME, content_length, is_forbear, via};
+use super::head::{Nominated, VIA_NAME, content_length, is_forbear, is_hop_by_hop, via};
 use super::reject::{Verdict, shown_up_to};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::WallTime;
@@ -73,9 +73,7 @@ pub fn downstream_response(
     // forbidden (RFC 9110 8.6).
     let without_length = chunked || parts.status == StatusCode::NO_CONTENT;
     match length {
-        Some(length) if !without_length => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
+        Some(length) if !without_length => state_length(headers, length),
         Some(_) => drop(headers.remove(header::CONTENT_LENGTH)),
         None => {}
     }
@@ -113,6 +111,19 @@ fn follows(
     }
 }
 
+/// One plain number, whatever form the upstream gave it.
+fn state_length(headers: &mut HeaderMap, length: u64) {
+    let mut stated = headers.get_all(header::CONTENT_LENGTH).iter();
+    let first = stated.next().map(HeaderValue::as_bytes);
+    // What `content_length` accepts is digits, blanks and commas; digits alone are plain enough.
+    let is_plain = first.is_some_and(|text| {
+        text.iter().all(u8::is_ascii_digit) && (text == b"0" || !text.starts_with(b"0"))
+    });
+    if !is_plain || stated.next().is_some() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
 /// Only `chunked` is undone on receipt; with any other coding the body would be delivered in a
 /// form that nobody names any more.
 fn check_transfer_encoding(parts: &Parts) -> Result<(), BadHead> {
@@ -129,21 +140,24 @@ fn check_transfer_encoding(parts: &Parts) -> Result<(), BadHead> {
 /// Drops what belongs to the connection, what `Connection` names, and every `Forbear-*`: only
 /// forbear itself may speak in that name.
 fn strip(headers: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = Nominated::of(headers).names();
-    for name in nominated {
+    for name in Nominated::of(headers).names() {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_forbear(name)).cloned().collect();
-    for name in forged {
+    let leaves = |name: &&HeaderName| is_hop_by_hop(name) || is_forbear(name);
+    // Mostly there is one, so that looking again is cheaper than a list.
+    while let Some(name) = headers.keys().find(leaves).cloned() {
         headers.remove(name);
     }
 }
 
-/// Adds the story's fields to an upstream's answer. `retry_at` is shown if the answer is a failure.
-pub fn annotate(headers: &mut HeaderMap, story: &Story, retry_at: Option<WallTime>) {
+/// Adds the story's fields to the answer of the upstream called `name`. `retry_at` is shown if the
+/// answer is a failure.
+pub fn annotate(
+    headers: &mut HeaderMap,
+    story: &Story,
+    name: HeaderValue,
+    retry_at: Option<WallTime>,
+) {
     let verdict = story.attempts.last().and_then(|attempt| Verdict::of(attempt.class));
     let proxy_status = (story.attempts.len() > 1).then(|| {
         let received = story.attempts.last().and_then(|attempt| attempt.status);
@@ -155,7 +169,15 @@ pub fn annotate(headers: &mut HeaderMap, story: &Story, retry_at: Option<WallTim
         let _ = write!(text, "; details=\"{} attempts\"", story.attempts.len());
         text
     });
+    headers.insert(UPSTREAM, name);
     annotate_with(headers, story, verdict, retry_at, proxy_status.as_deref());
+}
+
+/// Adds the upstream's name to an answer that is not its own.
+pub(super) fn annotate_name(headers: &mut HeaderMap, story: &Story) {
+    if let Some(upstream) = &story.upstream {
+        insert_text(headers, UPSTREAM, upstream);
+    }
 }
 
 /// Adds the story's fields to any response.
@@ -167,10 +189,7 @@ pub(super) fn annotate_with(
     proxy_status: Option<&str>,
 ) {
     insert_text(headers, REQUEST_ID, story.id.as_str());
-    if let Some(upstream) = &story.upstream {
-        insert_text(headers, UPSTREAM, upstream);
-    }
-    headers.insert(ATTEMPTS, HeaderValue::from(story.attempts.len()));
+    headers.insert(ATTEMPTS, small(story.attempts.len()));
     headers.insert(DECISION, HeaderValue::from_static(story.decision.name()));
     if let Some(waited) = waited_ms(&story.waited) {
         insert_text(headers, WAITED_MS, &waited);
@@ -184,6 +203,16 @@ pub(super) fn annotate_with(
     if let Some(Ok(member)) = proxy_status.map(HeaderValue::from_str) {
         // A list, to which each intermediary adds itself (RFC 9209 2).
         headers.append(PROXY_STATUS, member);
+    }
+}
+
+/// The usual counts need no memory of their own.
+fn small(count: usize) -> HeaderValue {
+    match count {
+        0 => HeaderValue::from_static("0"),
+        1 => HeaderValue::from_static("1"),
+        2 => HeaderValue::from_static("2"),
+        _ => HeaderValue::from(count),
     }
 }
 

@@ -190,6 +190,11 @@ impl<'r> Authority<'r> {
         Some(Self { host, port, address })
     }
 
+    /// The host, if it is an address in its usual form.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// Whether it names `host`, which is in lower case and without brackets.
     pub fn is_host(&self, host: &str) -> bool {
         self.host.eq_ignore_ascii_case(host)

@@ -13,9 +13,13 @@ fn fine() -> Response<DownBody> {
     Response::new(DownBody::untold(bytes::Bytes::from_static(b"fine")))
 }
 
+fn caught<F: Future<Output = Response<DownBody>>>(whole: F, metrics: &Arc<Metrics>) -> Caught<F> {
+    Caught { whole, metrics: Arc::clone(metrics) }
+}
+
 #[tokio::test]
 async fn a_panic_in_one_exchange_answers_that_exchange_and_no_other() {
-    let metrics = Metrics::new();
+    let metrics = Arc::new(Metrics::new());
     let at_once = Box::pin(async { panic!("a bug, on purpose") });
     let later = Box::pin(async {
         tokio::task::yield_now().await;
@@ -26,9 +30,9 @@ async fn a_panic_in_one_exchange_answers_that_exchange_and_no_other() {
         fine()
     });
     let (first, second, third) = tokio::join!(
-        answer(at_once, &metrics),
-        answer(later, &metrics),
-        answer(neighbour, &metrics)
+        caught(at_once, &metrics),
+        caught(later, &metrics),
+        caught(neighbour, &metrics)
     );
     for response in [first, second] {
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
@@ -50,6 +54,6 @@ async fn what_an_exchange_held_is_given_back_when_it_panics() {
         tokio::task::yield_now().await;
         panic!("a bug, on purpose")
     });
-    answer(exchange, &Metrics::new()).await;
+    caught(exchange, &Arc::new(Metrics::new())).await;
     assert_eq!(Arc::strong_count(&held), 1);
 }

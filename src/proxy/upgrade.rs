@@ -18,7 +18,7 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     /// Joins both sides in a task of its own and tells the story at the end.
-    pub(super) fn open(self, in_flight: InFlight, mut teller: Teller) {
+    pub(super) fn open(self, in_flight: Option<InFlight>, mut teller: Box<Teller>) {
         tokio::spawn(async move {
             let joined = tokio::try_join!(self.downstream, self.upstream);
             if let Ok((downstream, upstream)) = joined {

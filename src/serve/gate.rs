@@ -24,6 +24,7 @@ use super::connection::{Connection, Reading};
 use super::head::HEAD_MAX;
 use super::scanner::{Place, Refusal, Scanner};
 use super::shutdown::Seat;
+use crate::io::poll_write_pieces;
 use crate::proxy::reject::Code;
 
 /// With so many bytes held, no more are read of what a client sends ahead of its turn. A head must
@@ -229,13 +230,16 @@ impl<S: Socket> GateIo<S> {
         Poll::Ready(Ok(pass > 0))
     }
 
-    /// Whether the exchange of the last message must finish before more is judged.
+    /// Whether the exchange of the last message must finish before more is judged. Its end wakes
+    /// the reader if there is something to be judged then; what has not come yet wakes by itself.
     fn must_wait(&self, cx: &mut Context<'_>) -> bool {
         let must_wait = || self.scanner.is_at_boundary() && !self.connection.is_quiet();
         if !must_wait() {
             return false;
         }
-        self.connection.park_reader(cx.waker());
+        if !self.held.is_empty() {
+            self.connection.park_reader(cx.waker());
+        }
         must_wait() && !self.connection.is_upgraded()
     }
 
@@ -355,7 +359,7 @@ impl<S: Socket> AsyncWrite for GateIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        let written = poll_write_pieces(Pin::new(&mut self.socket), cx, bufs);
         self.noted(written)
     }
 

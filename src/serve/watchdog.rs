@@ -2,15 +2,15 @@
 //! [`Connection::phase`] tells; the limits of an exchange are not its business.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Sleep;
+use tokio::time::Instant;
 
 use super::Timeouts;
 use super::connection::{Connection, Phase};
+use crate::io::{Alarm, now};
 
 /// How long a peer may take no byte at all of what is written. A slow reader is legitimate and holds
 /// the upstream back; one that has stopped holds a permit, a connection and buffers for nothing.
@@ -41,13 +41,14 @@ pub(super) struct Watchdog {
     timeouts: Timeouts,
     rest: Rest,
     watched: Option<(Phase, u64, Rest)>,
-    sleep: Pin<Box<Sleep>>,
+    due: Instant,
+    alarm: Alarm,
 }
 
 impl Watchdog {
     pub(super) fn new(connection: Arc<Connection>, timeouts: Timeouts) -> Self {
-        let sleep = Box::pin(tokio::time::sleep(timeouts.header));
-        Self { connection, timeouts, rest: Rest::Ready, watched: None, sleep }
+        let (due, alarm) = (now() + timeouts.header, Alarm::default());
+        Self { connection, timeouts, rest: Rest::Ready, watched: None, due, alarm }
     }
 
     /// How the connection is kept from now on while it is idle.
@@ -67,17 +68,17 @@ impl Watchdog {
 
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Phase> {
         let (phase, serial) = self.connection.phase();
-        let now = (phase, serial, self.rest);
-        if self.watched != Some(now) {
-            self.watched = Some(now);
+        let doing = (phase, serial, self.rest);
+        if self.watched != Some(doing) {
+            self.watched = Some(doing);
             if let Some(limit) = self.limit(phase) {
-                self.sleep.set(tokio::time::sleep(limit));
+                self.due = now() + limit;
             }
         }
         if phase == Phase::Busy {
             return Poll::Pending;
         }
-        ready!(self.sleep.as_mut().poll(cx));
+        ready!(self.alarm.poll_due(cx, self.due));
         self.watched = None;
         Poll::Ready(phase)
     }

@@ -246,19 +246,27 @@ fn steady(new: WallTime, old: Option<WallTime>) -> WallTime {
     old.filter(|old| new.since(*old) < SAME_TIME && old.since(new) < SAME_TIME).unwrap_or(new)
 }
 
-const SOURCES: [HintSource; 4] = [
+const SOURCES: [HintSource; 8] = [
     HintSource::RetryAfterMs,
     HintSource::RetryAfterDelta,
     HintSource::RetryAfterDate,
+    HintSource::VendorRetryAfter,
+    HintSource::Profile,
+    HintSource::Body,
     HintSource::RateLimitReset,
+    HintSource::RateLimitResetAt,
 ];
 
 fn source_word(source: HintSource) -> &'static str {
     match source {
         HintSource::RetryAfterDate => "retry-after (date)",
-        HintSource::RetryAfterMs | HintSource::RetryAfterDelta | HintSource::RateLimitReset => {
-            source.name()
-        }
+        HintSource::RateLimitResetAt => "ratelimit-reset (date)",
+        HintSource::RetryAfterMs
+        | HintSource::RetryAfterDelta
+        | HintSource::VendorRetryAfter
+        | HintSource::Profile
+        | HintSource::Body
+        | HintSource::RateLimitReset => source.name(),
     }
 }
 
@@ -271,6 +279,14 @@ mod tests {
     use super::*;
 
     const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
+
+    #[test]
+    fn whatever_named_a_time_is_told_apart_after_a_restart() {
+        for source in SOURCES {
+            let found = SOURCES.into_iter().find(|it| source_word(*it) == source_word(source));
+            assert_eq!(found, Some(source));
+        }
+    }
 
     fn anchor() -> TimeAnchor {
         TimeAnchor { mono: MonoTime::from_nanos(5_000_000_000), wall: NOW }

@@ -269,9 +269,13 @@ pub fn outcome(ending: Ending) -> Cow<'static, str> {
 /// The form in which a hint came, one of [`HINT_FORMS`].
 pub const fn hint_form(source: HintSource) -> &'static str {
     match source {
-        HintSource::RetryAfterMs | HintSource::RetryAfterDelta => "delta",
+        HintSource::RetryAfterMs
+        | HintSource::RetryAfterDelta
+        | HintSource::VendorRetryAfter
+        | HintSource::Body
+        | HintSource::Profile => "delta",
         HintSource::RetryAfterDate => "date",
-        HintSource::RateLimitReset => "ratelimit_header",
+        HintSource::RateLimitReset | HintSource::RateLimitResetAt => "ratelimit_header",
     }
 }
 

@@ -68,6 +68,7 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
         hosts: Vec::new(),
         listen: None,
         profile: None,
+        dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
         credential: None,
         tls: TlsConfig::default(),
         key: None,

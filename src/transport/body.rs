@@ -22,7 +22,7 @@ pub(super) use self::upload::Upload;
 pub use super::recording::ReplayMemory;
 use super::recording::{Place, Recording};
 pub use super::source::{BodyFault, RequestBodyError, Source};
-use super::timer::Patience;
+use super::timer::{Alarm, Patience};
 
 /// A client must send this many bytes a second on average once it has been waited for longer than
 /// the piece time-out. A byte per piece would otherwise hold an exchange for hours; every real
@@ -73,6 +73,7 @@ impl Replay {
             trailers_sent: false,
             reader: None,
             patience: Patience::new(piece_timeout),
+            alarm: Alarm::default(),
             piece_timeout,
             waited: Duration::ZERO,
         })))
@@ -214,6 +215,7 @@ struct Inner {
     trailers_sent: bool,
     reader: Option<Waker>,
     patience: Patience,
+    alarm: Alarm,
     piece_timeout: Duration,
     /// For the client, in all.
     waited: Duration,
@@ -272,7 +274,7 @@ impl Inner {
     /// `trailers` and `fault`.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Poll::Ready(step) = self.source.poll_frame(cx) else {
-            if self.patience.poll_expired(cx).is_ready() {
+            if self.patience.poll_expired(cx, &mut self.alarm).is_ready() {
                 self.fault = Some(BodyFault::TooSlow);
                 return Poll::Ready(None);
             }

@@ -3,41 +3,48 @@
 //! Whether a request may be repeated depends on whether any of it left this process. hyper gives
 //! a request back that it never began with; for one that it began with, each connection counts
 //! the bytes that its socket took.
+//!
+//! An HTTP/1.1 connection has no task of its own: whoever waits for its response, or reads the
+//! response's body, drives it. So a response wakes one task instead of going back and forth between
+//! two, and a dropped exchange closes its connection in the same step. A connection that nobody
+//! uses is looked at when it is taken from the pool, and when the pool is swept.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{RequestBody, Upload};
 use super::connect::{Io, Link};
 use super::error::{SendError, SendErrorKind};
 use super::failure::{Facts, late, of_hyper, too_many_informational};
+use super::timer::Alarm;
 use super::{Target, head};
+use crate::io::poll_write_pieces;
 
-/// A response head may be this large, on the wire; hyper reads bodies through the same buffer.
+/// A response head may be this large, on the wire, and so may all informational ones before it;
+/// hyper reads bodies through the same buffer.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The same for HTTP/2, uncompressed (RFC 9113 6.5.2).
 const HEAD_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// Fields in a response head. Real ones have some tens.
 const HEAD_FIELDS_MAX: usize = 128;
-/// Informational responses before the final one. More than a few are an attempt to keep us busy.
-const INFORMATIONAL_MAX: u32 = 16;
 /// What one slow reader may leave unread in HTTP/2, and all streams of a connection together: a
 /// worker's default share of 16 stalled streams must not stop a seventeenth.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Informational responses before the final one. More than a few are an attempt to keep us busy.
+const INFORMATIONAL_MAX: u64 = 16;
 /// A connection with requests in flight is probed this often, and given up after this long.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,12 +55,20 @@ pub(super) enum Connection {
     Http2(Http2),
 }
 
-/// Carries one request at a time. Closes when dropped, whatever it is doing.
+/// Carries one request at a time, and does so only while it is driven. Closes when dropped,
+/// whatever it is doing.
 pub(super) struct Http1 {
     sender: http1::SendRequest<RequestBody>,
+    /// `None` once it has ended. How it ended is told to each request by its own error.
+    driver: Option<Driver>,
     meter: Arc<Meter>,
-    task: CloseOnDrop,
+    /// For whoever waits for the peer.
+    pub(super) alarm: Alarm,
+    open: Open,
 }
+
+/// hyper's connection, for which it has no public name.
+type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// Carries many; closes once no clone is left and the last stream has ended.
 #[derive(Clone)]
@@ -103,58 +118,38 @@ impl Connection {
             .handshake(io)
             .await
             .map_err(failed)?;
-        let task = tokio::spawn(async move {
-            let _open = open;
-            let _ = connection.with_upgrades().await;
-        });
-        let task = CloseOnDrop(Some(task.abort_handle()));
-        Ok(Self::Http1(Http1 { sender, meter, task }))
+        let driver: Option<Driver> = Some(Box::pin(connection.with_upgrades()));
+        Ok(Self::Http1(Http1 { sender, driver, meter, alarm: Alarm::default(), open }))
     }
 
     /// Sends one request and waits for the head of its response.
     pub(super) async fn exchange(
         &mut self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         upload: &Upload,
         target: &Target,
         is_reused: bool,
         deadline: Instant,
     ) -> Result<Response<Incoming>, Failure> {
-        let flood = Arc::new(Flood::default());
-        let meter = match self {
-            Self::Http1(connection) => connection.meter.clone(),
-            Self::Http2(connection) => connection.meter.clone(),
+        let (meter, is_http2) = match self {
+            Self::Http1(connection) => (connection.meter.clone(), false),
+            Self::Http2(connection) => (connection.meter.clone(), true),
         };
         let before = meter.reading();
-        let is_http2 = matches!(self, Self::Http2(_));
-        let sending = async {
-            match self {
-                Self::Http1(connection) => {
-                    head::for_http1(&mut request);
-                    flood.watch(&mut request);
-                    connection.sender.try_send_request(request).await
-                }
-                Self::Http2(connection) => {
-                    let (scheme, authority) = target.pseudo_fields();
-                    head::for_http2(&mut request, scheme, authority);
-                    connection.sender.try_send_request(request).await
-                }
+        let ended = match self {
+            Self::Http1(connection) => connection.send(request, before, deadline).await,
+            Self::Http2(connection) => connection.send(request, target, deadline).await,
+        };
+        let facts = |is_untouched: bool| {
+            let after = meter.reading();
+            Facts {
+                is_reused,
+                is_http2,
+                // A stream's share of a shared connection's bytes is not known.
+                nothing_sent: is_untouched || (!is_http2 && after.written == before.written),
+                nothing_received: after.read == before.read,
+                body_fault: upload.fault(),
             }
-        };
-        type Verdict = fn(Facts) -> SendError;
-        let ended = tokio::select! {
-            biased;
-            () = flood.over.notified() => Err(too_many_informational as Verdict),
-            ended = timeout_at(deadline, sending) => ended.map_err(|_| late as Verdict),
-        };
-        let after = meter.reading();
-        let facts = |is_untouched: bool| Facts {
-            is_reused,
-            is_http2,
-            // A stream's share of a shared connection's bytes is not known.
-            nothing_sent: is_untouched || (!is_http2 && after.written == before.written),
-            nothing_received: after.read == before.read,
-            body_fault: upload.fault(),
         };
         match ended {
             Ok(Ok(response)) => Ok(response),
@@ -168,22 +163,82 @@ impl Connection {
     }
 }
 
+/// What hyper says of a request, or our own verdict.
+type Ended = Result<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>, Verdict>;
+type Verdict = fn(Facts) -> SendError;
+
 impl Http1 {
-    pub(super) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+    async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+        before: Reading,
+        deadline: Instant,
+    ) -> Ended {
+        head::for_http1(&mut request);
+        let mut sending = pin!(self.sender.try_send_request(request));
+        poll_fn(|cx| {
+            drive(&mut self.driver, cx);
+            let ended = sending.as_mut().poll(cx);
+            let is_flood = self.meter.reading().is_flood_since(before);
+            match ended {
+                Poll::Ready(Ok(response)) => Poll::Ready(Ok(Ok(response))),
+                _ if is_flood => Poll::Ready(Err(too_many_informational as Verdict)),
+                Poll::Ready(Err(failed)) => Poll::Ready(Ok(Err(failed))),
+                Poll::Pending => self.alarm.poll_due(cx, deadline).map(|()| Err(late as Verdict)),
+            }
+        })
+        .await
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    /// Reads and writes what can be; `cx` is woken when there is more to do.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        drive(&mut self.driver, cx);
+    }
+
+    /// Whether another request can be sent, as far as was seen when it was driven last.
+    pub(super) fn seems_ready(&self) -> bool {
+        self.sender.is_ready() && !self.sender.is_closed()
+    }
+
+    /// Looks what has happened to it while nobody drove it: whether another request can be sent.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.seems_ready()
     }
 
     /// Lets the connection live on without us, because it was upgraded.
-    pub(super) fn hand_over(mut self) {
-        self.task.0 = None;
+    pub(super) fn hand_over(self) {
+        let Self { driver, open, .. } = self;
+        if let Some(driver) = driver {
+            tokio::spawn(async move {
+                let _open = open;
+                let _ = driver.await;
+            });
+        }
+    }
+}
+
+fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
+    if let Some(running) = driver
+        && running.as_mut().poll(cx).is_ready()
+    {
+        *driver = None;
     }
 }
 
 impl Http2 {
+    async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+        target: &Target,
+        deadline: Instant,
+    ) -> Ended {
+        let (scheme, authority) = target.pseudo_fields();
+        head::for_http2(&mut request, scheme, authority);
+        let sending = self.sender.try_send_request(request);
+        timeout_at(deadline, sending).await.map_err(|_| late as Verdict)
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
@@ -191,18 +246,6 @@ impl Http2 {
     /// Whether only the pool holds it.
     pub(super) fn is_idle(&self) -> bool {
         Arc::strong_count(&self.users) == 1
-    }
-}
-
-/// Ends a connection's task, and so its socket. Dropping the sender alone would let a stalled
-/// upload go on.
-struct CloseOnDrop(Option<AbortHandle>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        if let Some(task) = self.0.take() {
-            task.abort();
-        }
     }
 }
 
@@ -222,36 +265,39 @@ impl Drop for Open {
     }
 }
 
-/// Counts informational responses of HTTP/1. HTTP/2's are skipped by h2 one at a time, and the
-/// time for the head bounds them.
-#[derive(Default)]
-struct Flood {
-    count: AtomicU32,
-    over: Notify,
-}
-
-impl Flood {
-    fn watch(self: &Arc<Self>, request: &mut Request<RequestBody>) {
-        let flood = self.clone();
-        hyper::ext::on_informational(request, move |_| {
-            if flood.count.fetch_add(1, Ordering::Relaxed) >= INFORMATIONAL_MAX {
-                flood.over.notify_one();
-            }
-        });
-    }
-}
-
 /// Bytes that a connection's socket has taken and given.
 #[derive(Default)]
 struct Meter {
     read: AtomicU64,
     written: AtomicU64,
+    /// Informational heads, of those that began a read.
+    informational: AtomicU64,
 }
 
 #[derive(Clone, Copy)]
 struct Reading {
     read: u64,
     written: u64,
+    informational: u64,
+}
+
+impl Reading {
+    /// Whether what came since then, without a final head, is there to keep us busy. The bytes
+    /// bound what the count misses, since it looks at the start of each read only; hyper's own
+    /// callback for informational responses would cost every request four allocations.
+    fn is_flood_since(&self, before: Self) -> bool {
+        self.informational - before.informational > INFORMATIONAL_MAX
+            || self.read - before.read > HEAD_BYTES_MAX as u64
+    }
+}
+
+/// How many informational heads `bytes` begins with.
+fn informational_heads(bytes: &[u8]) -> u64 {
+    const START: &[u8] = b"HTTP/1.1 1";
+    if !bytes.starts_with(START) {
+        return 0;
+    }
+    bytes.windows(START.len()).filter(|window| *window == START).count() as u64
 }
 
 impl Meter {
@@ -259,6 +305,7 @@ impl Meter {
         Reading {
             read: self.read.load(Ordering::Acquire),
             written: self.written.load(Ordering::Acquire),
+            informational: self.informational.load(Ordering::Acquire),
         }
     }
 }
@@ -276,8 +323,12 @@ impl AsyncRead for Metered {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.io).poll_read(cx, buffer);
-        let count = buffer.filled().len().saturating_sub(before);
-        self.meter.read.fetch_add(count as u64, Ordering::Release);
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        self.meter.read.fetch_add(read.len() as u64, Ordering::Release);
+        let informational = informational_heads(read);
+        if informational > 0 {
+            self.meter.informational.fetch_add(informational, Ordering::Release);
+        }
         outcome
     }
 }
@@ -306,7 +357,7 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.io).poll_write_vectored(cx, pieces);
+        let outcome = poll_write_pieces(Pin::new(&mut self.io), cx, pieces);
         self.record(outcome)
     }
 

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use ::http::uri::{Authority, Scheme as UriScheme};
 use ::http::{Request, Response, StatusCode};
+use tokio::time::Instant;
 
 pub use self::body::{BodyFault, Replay, ReplayMemory, ReplayState, RequestBody, Source};
 pub use self::connect::{Dial, Dialing};
@@ -158,12 +159,8 @@ pub async fn send(
         let is_reused = pooled.is_some();
         let mut connection = match pooled {
             Some(connection) => connection,
-            None => {
-                let by = timer::after(target.connect_timeout).min(deadline);
-                let offer = if asked_upgrade { Offer::Http1 } else { Offer::Any };
-                let link = target.connector.connect(offer, by).await?;
-                Connection::open(link, target).await?
-            }
+            // Boxed, so that requests that find a connection do not carry what making one needs.
+            None => Box::pin(connect(target, asked_upgrade, deadline)).await?,
         };
         if let (false, Connection::Http2(shared)) = (is_reused, &connection) {
             pool::share(target, shared);
@@ -179,6 +176,18 @@ pub async fn send(
             Err(failure) => return Err(failure.error),
         }
     }
+}
+
+/// One more connection.
+async fn connect(
+    target: &Target,
+    for_upgrade: bool,
+    deadline: Instant,
+) -> Result<Connection, SendError> {
+    let by = timer::after(target.connect_timeout).min(deadline);
+    let offer = if for_upgrade { Offer::Http1 } else { Offer::Any };
+    let link = target.connector.connect(offer, by).await?;
+    Connection::open(link, target).await
 }
 
 /// Checks the head, and binds what the attempt holds to the life of the body.

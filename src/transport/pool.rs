@@ -6,7 +6,7 @@
 //! it is the likeliest to be alive, and the others can expire.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ use super::timer;
 const IDLE_MAX: Duration = Duration::from_secs(50);
 /// How often expired connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// Idle HTTP/1 connections per upstream and worker: what an upstream may have in flight by
-/// default, twice; the rest is closed.
-const IDLE_PER_TARGET_MAX: usize = 32;
+/// Idle HTTP/1 connections per upstream and worker: more than the clients of one job keep busy side
+/// by side, and they expire by themselves; the rest is closed.
+const IDLE_PER_TARGET_MAX: usize = 128;
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
@@ -32,7 +32,7 @@ thread_local! {
 
 #[derive(Default)]
 struct Pool {
-    targets: HashMap<u64, Idle>,
+    targets: BTreeMap<u64, Idle>,
     is_swept: bool,
 }
 
@@ -43,26 +43,34 @@ struct Idle {
     http2: Option<(Http2, Instant)>,
 }
 
-/// A connection that seems alive, if there is one.
+/// A connection that seems alive, if there is one. Should it have been closed meanwhile, it gives
+/// its request back untouched; to look first would cost every request, and not be sure either.
 pub(super) fn take(target: &Target) -> Option<Connection> {
-    with(|pool| {
+    let mut dead = None;
+    let taken = with(|pool| {
         let idle = pool.targets.get_mut(&target.id())?;
         let now = timer::now();
-        idle.discard_dead(now);
-        if let Some((connection, used)) = &mut idle.http2 {
+        if let Some((connection, used)) = idle.http2.as_mut().filter(|(it, _)| !it.is_closed()) {
             *used = now;
             return Some(Connection::Http2(connection.clone()));
         }
-        // One that is not ready yet is still writing the end of its last request.
-        let newest = idle.http1.iter().rposition(|(connection, _)| connection.is_ready())?;
-        Some(Connection::Http1(idle.http1.remove(newest).0))
-    })
-    .flatten()
+        while let Some((connection, used)) = idle.http1.pop() {
+            if !is_expired(used, now) && connection.seems_ready() {
+                return Some(Connection::Http1(connection));
+            }
+            dead.get_or_insert_with(Vec::new).push(connection);
+        }
+        None
+    });
+    // Closed outside the borrow.
+    drop(dead);
+    taken.flatten()
 }
 
-/// Puts an HTTP/1 connection back whose request and response are both over.
-pub(super) fn put_back(target: &Arc<Target>, connection: Http1) {
-    if connection.is_closed() {
+/// Puts an HTTP/1 connection back whose request and response are both over. One that is still
+/// writing the end of its request, or was closed, is closed for good.
+pub(super) fn put_back(target: &Arc<Target>, mut connection: Http1) {
+    if !connection.seems_ready() && !connection.is_ready() {
         return;
     }
     insert(target, |idle| {
@@ -142,20 +150,25 @@ fn with<T>(action: impl FnOnce(&mut Pool) -> T) -> Option<T> {
 
 impl Idle {
     fn discard_dead(&mut self, now: Instant) {
-        let is_expired = |used: Instant| now.saturating_duration_since(used) >= IDLE_MAX;
-        self.http1.retain(|(connection, used)| !connection.is_closed() && !is_expired(*used));
+        self.http1
+            .retain_mut(|(connection, used)| !is_expired(*used, now) && connection.is_ready());
         self.http2.take_if(|(connection, used)| {
-            connection.is_closed() || (connection.is_idle() && is_expired(*used))
+            connection.is_closed() || (connection.is_idle() && is_expired(*used, now))
         });
     }
+}
+
+fn is_expired(used: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(used) >= IDLE_MAX
 }
 
 #[cfg(test)]
 pub(super) fn idle_count(target: &Target) -> usize {
     with(|pool| {
-        pool.targets
-            .get(&target.id())
-            .map_or(0, |idle| idle.http1.iter().filter(|(c, _)| c.is_ready()).count())
+        let idle = pool.targets.get_mut(&target.id())?;
+        idle.discard_dead(timer::now());
+        Some(idle.http1.len())
     })
+    .flatten()
     .unwrap_or(0)
 }

@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,8 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::body::Upload;
-use super::http::Connection;
-use super::timer::Patience;
+use super::http::{Connection, Http1};
+use super::timer::{Alarm, Patience};
 use super::{Target, pool};
 
 /// A response body that did not end as it should. What came of it is not the whole.
@@ -41,6 +41,14 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// The connection that does nothing unless it is driven.
+    fn http1(&mut self) -> Option<&mut Http1> {
+        match &mut self.connection {
+            Some(Connection::Http1(connection)) => Some(connection),
+            Some(Connection::Http2(_)) | None => None,
+        }
+    }
+
     /// The response has ended cleanly.
     fn finish(self) {
         match self.connection {
@@ -58,6 +66,8 @@ impl Lease {
 pub struct ResponseBody {
     incoming: Incoming,
     patience: Patience,
+    /// For connections that have none of their own to lend.
+    alarm: Alarm,
     lease: Option<Lease>,
     has_failed: bool,
 }
@@ -65,9 +75,26 @@ pub struct ResponseBody {
 impl ResponseBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, idle_timeout: Duration) -> Self {
         let patience = Patience::new(idle_timeout);
-        let mut body = Self { incoming, patience, lease: Some(lease), has_failed: false };
+        let (alarm, lease) = (Alarm::default(), Some(lease));
+        let mut body = Self { incoming, patience, alarm, lease, has_failed: false };
         body.finish_at_end();
         body
+    }
+
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(connection) = self.lease.as_mut().and_then(Lease::http1) else {
+            return Pin::new(&mut self.incoming).poll_frame(cx);
+        };
+        // What comes next is made by driving, just below, so that nobody need be woken for it.
+        let asked = &mut Context::from_waker(Waker::noop());
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(asked) {
+            return Poll::Ready(frame);
+        }
+        connection.drive(cx);
+        Pin::new(&mut self.incoming).poll_frame(cx)
     }
 
     /// Whoever relays a body does not poll it again after its last piece, so the end is taken
@@ -98,7 +125,7 @@ impl Body for ResponseBody {
         if self.has_failed {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        match self.poll_incoming(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.patience.rest();
                 self.finish_at_end();
@@ -114,7 +141,9 @@ impl Body for ResponseBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                ready!(self.patience.poll_expired(cx));
+                let Self { patience, alarm, lease, .. } = &mut *self;
+                let alarm = lease.as_mut().and_then(Lease::http1).map_or(alarm, |it| &mut it.alarm);
+                ready!(patience.poll_expired(cx, alarm));
                 Poll::Ready(Some(Err(self.fail(ResponseBodyError::IdleTimeout))))
             }
         }

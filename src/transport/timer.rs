@@ -3,60 +3,40 @@
 //! Times here bound I/O and are never shown, stored or decided upon, so they do not pass through
 //! the policy's clock. They come from tokio's timers, which a test can pause.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::Instant;
+
+pub(super) use crate::io::{Alarm, now};
 
 /// The moment `span` from now; a span too long to count is simply very far away.
 pub(super) fn after(span: Duration) -> Instant {
-    sleep(span).deadline()
-}
-
-/// The present.
-pub(super) fn now() -> Instant {
-    after(Duration::ZERO)
+    const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+    now() + span.min(FAR)
 }
 
 /// A bound on each single wait for a peer. Only waiting counts: time in which we did not ask for
 /// the next piece, because our own reader was slow, is not charged to the peer.
 pub(super) struct Patience {
     span: Duration,
-    wait: Option<Wait>,
-    /// Made at the first wait; most small messages never need it.
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-#[derive(Clone, Copy)]
-struct Wait {
-    since: Instant,
-    due: Instant,
+    since: Option<Instant>,
 }
 
 impl Patience {
     pub(super) fn new(span: Duration) -> Self {
-        Self { span, wait: None, sleep: None }
+        Self { span, since: None }
     }
 
     /// Goes on waiting, or begins to. Ready when this wait has lasted too long.
-    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let span = self.span;
-        let wait = *self.wait.get_or_insert_with(|| Wait { since: now(), due: after(span) });
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(wait.due)));
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if sleep.deadline() >= wait.due {
-                return Poll::Ready(());
-            }
-            // The timer was left at an earlier wait's end: moving it once per expiry instead of
-            // once per piece keeps the timer wheel out of the fast path.
-            sleep.as_mut().reset(wait.due);
-        }
+    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<()> {
+        let since = *self.since.get_or_insert_with(now);
+        let due = since.checked_add(self.span).unwrap_or_else(|| after(self.span));
+        alarm.poll_due(cx, due)
     }
 
     /// Ends the present wait, and tells how long it was.
     pub(super) fn rest(&mut self) -> Duration {
-        self.wait.take().map_or(Duration::ZERO, |wait| now().duration_since(wait.since))
+        self.since.take().map_or(Duration::ZERO, |since| now().duration_since(since))
     }
 }

@@ -12,9 +12,22 @@
 //! `origin` and `load` are the two ends of `peers`, `job` and `cost`; each is a process of its own, so that
 //! the scheduler accounts for it separately and it can be pinned to another core.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a measurement reads clocks and prints what it found"
+)]
+
 use clap::{Parser, Subcommand};
 
 mod cost;
+
+mod load;
+
+mod origin;
 
 mod job;
 
@@ -46,6 +59,12 @@ enum Command {
     Store(store::Options),
     /// Instructions and allocations per request, under valgrind
     Cost(cost::Options),
+    /// The origin
+    #[command(hide = true)]
+    Origin(origin::Options),
+    /// The load
+    #[command(hide = true)]
+    Load(load::Options),
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -58,5 +77,7 @@ fn main() -> Outcome {
         Command::Job(options) => job::run(options),
         Command::Store(options) => store::run(options),
         Command::Cost(options) => cost::run(options),
+        Command::Origin(options) => origin::run(&options),
+        Command::Load(options) => load::run(&options),
     }
 }

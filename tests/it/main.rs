@@ -73,6 +73,8 @@ mod admin;
 mod cli;
 /// The end in good order.
 mod drain;
+/// A response that somebody pastes, and profiles.
+mod interpret;
 /// What is kept, and how it is asked for.
 mod ledger;
 /// All or nothing, with nothing lost.

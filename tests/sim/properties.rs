@@ -61,7 +61,7 @@ impl World {
         self.require(within || was_reloaded, || {
             format!("{id} is one too many of {everybody} in the process")
         });
-        for view in self.limits.view().iter().skip(1) {
+        for view in self.limits.view().iter().filter(|pool| !pool.is_process) {
             let with_key = self.with_key(&view.name);
             self.require(with_key <= view.limit || was_reloaded, || {
                 format!("{id} is one too many of {with_key} with key {}", view.name)
@@ -231,7 +231,7 @@ impl World {
                 format!("{in_line} in line at {up}, but {waiting} wait")
             });
         }
-        for view in self.limits.view().iter().skip(1) {
+        for view in self.limits.view().iter().filter(|pool| !pool.is_process) {
             let with_key = self.with_key(&view.name);
             self.require(with_key == view.in_use, || {
                 format!("{view:?}, but {with_key} with this key are in flight")

@@ -33,8 +33,21 @@ const MODE: Setting = Setting::new(
 .or("enforce");
 const KEY: Setting =
     Setting::new("key", Kind::Text, "The concurrency key of requests that name none.");
-const PROFILE: Setting =
-    Setting::new("profile", Kind::Text, "The name of a known API. Only recorded in this version.");
+const PROFILE: Setting = Setting::new(
+    "profile",
+    Kind::Text,
+    "The known API that it is, or a file with a profile; by the host of url if not set.",
+);
+const RETRY_AFTER_UNIT: Setting = Setting::new(
+    "retry_after_unit",
+    Kind::Choice(&["s", "ms"]),
+    "Unit of plain numbers in Retry-After; as its profile has it if not set.",
+);
+const RESET_UNIT: Setting = Setting::new(
+    "reset_unit",
+    Kind::Choice(&["s", "ms"]),
+    "Unit of plain numbers in fields that name a reset; as its profile has it if not set.",
+);
 const CA_FILE: Setting =
     Setting::new("ca_file", Kind::Text, "PEM file with roots to trust besides the usual ones.");
 const CLIENT_CERT: Setting =
@@ -51,6 +64,8 @@ const BREAKER_TABLE: Setting = Setting::new(
 
 pub(super) const DEFAULTS: &[Setting] = &[
     PROFILE,
+    RETRY_AFTER_UNIT,
+    RESET_UNIT,
     CA_FILE,
     CLIENT_CERT,
     CLIENT_KEY,
@@ -75,6 +90,8 @@ pub(in crate::config) const UPSTREAM: &[Setting] = &[
     )
     .required(),
     PROFILE,
+    RETRY_AFTER_UNIT,
+    RESET_UNIT,
     Setting::new(
         "prefix",
         Kind::PathPrefix,

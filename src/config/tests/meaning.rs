@@ -261,3 +261,57 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_profile_is_found_by_the_host_and_can_be_named_instead() {
+    let profile = |text: &str| upstream(text).profile.map(|name| name.to_string());
+    assert_eq!(
+        profile("[upstreams.x]\nurl = \"https://api.github.com\"\n").as_deref(),
+        Some("github")
+    );
+    let enterprise = "[upstreams.x]\nurl = \"https://git.example\"\n";
+    assert_eq!(profile(enterprise), None);
+    let named = format!("{enterprise}profile = \"github\"\n");
+    assert_eq!(profile(&named).as_deref(), Some("github"));
+    assert!(!upstream(&named).dialect.signatures.is_empty());
+    let found = good("[upstreams.x]\nurl = \"https://api.github.com\"\n");
+    assert_eq!(
+        origin_of(&found, "upstreams.x.profile"),
+        ("\"github\"".to_owned(), "host of url".to_owned())
+    );
+}
+
+#[test]
+fn units_of_an_upstream_beat_those_of_its_profile() {
+    use crate::policy::profile::Unit;
+    let units = |more: &str| {
+        let text = format!("[upstreams.x]\nurl = \"https://api.kucoin.com\"\n{more}");
+        let dialect = upstream(&text).dialect;
+        (dialect.retry_after_unit, dialect.reset_unit)
+    };
+    assert_eq!(units(""), (None, Some(Unit::Millis)));
+    let both = "reset_unit = \"s\"\nretry_after_unit = \"ms\"\n";
+    assert_eq!(units(both), (Some(Unit::Millis), Some(Unit::Seconds)));
+}
+
+#[test]
+fn a_profile_can_be_a_file_beside_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("mine.toml", "extends = \"github\"\nreset_unit = \"ms\"\n");
+    write("config.toml", "[upstreams.x]\nurl = \"https://a.example\"\nprofile = \"mine.toml\"\n");
+    let settings = load(&folder.path().join("config.toml"), &|_| None).unwrap().settings;
+    assert_eq!(settings.upstreams[0].profile.as_deref(), Some("mine"));
+    assert!(!settings.upstreams[0].dialect.signatures.is_empty());
+    assert_eq!(settings.watched_files, [folder.path().join("mine.toml")]);
+    write("mine.toml", "colour = 1\n");
+    let problems = load(&folder.path().join("config.toml"), &|_| None).unwrap_err();
+    assert!(problems.to_string().contains("unknown field `colour`"), "{problems}");
+}
+
+#[test]
+fn a_misspelt_profile_is_a_problem_with_a_suggestion() {
+    let text = "[upstreams.x]\nurl = \"https://a.example\"\nprofile = \"githup\"\n";
+    let problems = load_str(text, "config.toml", &|_| None).unwrap_err();
+    assert!(problems.to_string().contains("Did you mean \"github\"?"), "{problems}");
+}

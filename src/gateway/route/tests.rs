@@ -37,6 +37,7 @@ pub(crate) fn upstream(name: &str, url: &str, patterns: &[&str]) -> UpstreamConf
         hosts: vec![format!("{name}.localhost")],
         listen: None,
         profile: None,
+        dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
         credential: None,
         tls: TlsConfig::default(),
         key: None,

@@ -33,8 +33,8 @@ fn a_status_without_fields_means_what_the_table_says() {
     check(&[101, 200, 204, 206, 226, 301, 304, 399], C::Ok, H::Success, R::Never);
     check(&[400, 402, 404, 405, 406, 409, 410, 411], C::Permanent, H::Success, R::Never);
     check(&[413, 414, 415, 416, 418, 422, 451, 499], C::Permanent, H::Success, R::Never);
-    check(&[401, 403], C::Credential, H::Alive, R::Never);
-    check(&[429], C::Throttled, H::Alive, R::Refused);
+    check(&[401, 403, 407], C::Credential, H::Alive, R::Never);
+    check(&[420, 429], C::Throttled, H::Alive, R::Refused);
     check(&[408], C::Transient, H::Neutral, R::BySafety);
     check(&[425], C::Transient, H::Neutral, R::Once);
     check(&[421], C::Misdirected, H::Neutral, R::Once);
@@ -57,6 +57,8 @@ fn fields_about_limits_move_a_response_to_another_row() {
     let left = ("x-ratelimit-remaining", "7");
     let reset = ("x-ratelimit-reset", "90");
     check(429, &[("retry-after", "3600")], C::Throttled, R::Refused, Some(3600));
+    check(420, &[("retry-after", "60")], C::Throttled, R::Refused, Some(60));
+    check(429, &[("x-should-retry", "false")], C::Throttled, R::Never, None);
     check(429, &[("retry-after", "3601")], C::Exhausted, R::Never, Some(3601));
     check(403, &[("retry-after", "5")], C::Throttled, R::Refused, Some(5));
     check(403, &[("retry-after", "soon")], C::Credential, R::Never, None);
@@ -67,7 +69,7 @@ fn fields_about_limits_move_a_response_to_another_row() {
     check(403, &[reset], C::Credential, R::Never, None);
     check(401, &[spent, reset], C::Credential, R::Never, None);
     check(503, &[("retry-after", "5")], C::Unhealthy, R::BySafetyOrUnsafe503, Some(5));
-    check(503, &[spent, reset], C::Unhealthy, R::BySafety, Some(90));
+    check(503, &[spent, reset], C::Throttled, R::Refused, Some(90));
     check(503, &[("retry-after", "7200")], C::Unhealthy, R::BySafetyOrUnsafe503, Some(7200));
     check(529, &[("retry-after-ms", "2000")], C::Overloaded, R::BySafety, Some(2));
     check(404, &[("retry-after", "0")], C::Permanent, R::Never, None);

@@ -72,8 +72,12 @@ pub(super) fn parse_rfc3339(text: &str) -> Option<WallTime> {
     }
     let days = days_from_civil(number(year)?, number(month)?, number(day)?)?;
     let rest = rest.strip_prefix(['T', 't', ' '])?;
+    // Go prints a time as `2026-01-15 10:00:00 +0000 UTC`, others with the name alone.
+    let named = rest.strip_suffix(" UTC").or_else(|| rest.strip_suffix(" GMT"));
+    let rest = named.unwrap_or(rest).trim_end();
     let end = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
     let (time, zone) = rest.split_at_checked(end)?;
+    let time = time.trim_end();
     let zone_ms = if zone.is_empty() { 0 } else { zone_ms(zone)? };
     Some(WallTime { unix_ms: days * DAY_MS + time_of_day_ms(time)? - zone_ms })
 }
@@ -116,6 +120,7 @@ fn zone_ms(text: &str) -> Option<i64> {
     };
     let (hours, minutes) = offset.split_at_checked(2)?;
     let minutes = minutes.strip_prefix(':').unwrap_or(minutes);
+    let minutes = if minutes.is_empty() { "0" } else { minutes };
     let (hours, minutes) = (number(hours)?, number(minutes)?);
     (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * MINUTE_MS)
 }

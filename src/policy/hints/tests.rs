@@ -1,5 +1,6 @@
 //! What servers were seen to send; `hostile` has what nobody should.
 
+mod forms;
 mod hostile;
 
 use http::{HeaderName, HeaderValue};
@@ -170,6 +171,7 @@ fn quotas_are_read_in_all_families() {
     both.push(("x-ratelimit-reset-after", "30.0"));
     check(&both, full);
     check(&[("ratelimit", "limit=100, remaining=50, reset=30")], full);
+    check(&[("ratelimit", "limit=100"), ("ratelimit", "remaining=50, reset=30")], full);
     let item = Some((None, 50, Some(30_000)));
     check(&[("ratelimit", r#""default";r=50;t=30"#)], item);
     check(&[("ratelimit", r#""a;r=0,\"b";r=50;t=30;pk=:YQ==:"#)], item);

@@ -1,30 +1,73 @@
 //! The forms in which servers write numbers, durations and moments.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use super::date;
-use crate::policy::outcome::HintSource;
+use crate::policy::profile::Unit;
 use crate::policy::time::WallTime;
 
 /// An epoch in `Retry-After` is believed if it is this near.
 const YEAR_MS: u64 = 366 * 24 * 3_600_000;
 
-/// The server's idea of the present, for absolute values.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock {
-    /// The moment of receipt by the server's clock.
-    pub(super) now: WallTime,
+/// The server's idea of the present, for absolute values. Read when one turns up: most responses
+/// have none, and dates are the dearest thing to read.
+#[derive(Debug)]
+pub(super) struct Clock<'a> {
+    headers: &'a HeaderMap,
+    received: WallTime,
+    cached: bool,
+    server: OnceCell<WallTime>,
 }
 
-impl Clock {
-    /// How long until `moment`; zero if it has passed.
-    fn until(self, moment: WallTime) -> Duration {
-        moment.since(self.now)
+impl<'a> Clock<'a> {
+    pub(super) fn new(headers: &'a HeaderMap, received: WallTime) -> Self {
+        let mut ages = lines(headers, "age").filter_map(Decimal::parse);
+        let cached = ages.any(|age| age.whole > 0);
+        Self { headers, received, cached, server: OnceCell::new() }
     }
 
-    fn is_within_a_year(self, moment: WallTime) -> bool {
-        moment.unix_ms.abs_diff(self.now.unix_ms) <= YEAR_MS
+    /// Whether a cache answered: then neither `Date` nor the quota is the server's present one.
+    pub(super) fn is_cached(&self) -> bool {
+        self.cached
     }
+
+    /// The moment of receipt by the server's clock, if that is told and differs by more than the
+    /// network explains.
+    pub(super) fn now(&self) -> WallTime {
+        const NETWORK_AND_ROUNDING_MS: u64 = 5_000;
+        if self.cached {
+            return self.received;
+        }
+        *self.server.get_or_init(|| {
+            let read = |line| date::parse_http_date(line, self.received);
+            let date = lines(self.headers, "date").find_map(read);
+            let differs = |date: &WallTime| {
+                date.unix_ms.abs_diff(self.received.unix_ms) > NETWORK_AND_ROUNDING_MS
+            };
+            date.filter(differs).unwrap_or(self.received)
+        })
+    }
+
+    /// How long until `moment`; zero if it has passed.
+    pub(super) fn until(&self, moment: WallTime) -> Duration {
+        moment.since(self.now())
+    }
+
+    fn is_within_a_year(&self, moment: WallTime) -> bool {
+        moment.unix_ms.abs_diff(self.now().unix_ms) <= YEAR_MS
+    }
+}
+
+/// Lines of one name that are looked at.
+const LINES_MAX: usize = 16;
+
+/// The lines of a field that are text, trimmed.
+fn lines<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let all = headers.get_all(name).into_iter().take(LINES_MAX);
+    all.filter_map(|line| line.to_str().ok()).map(str::trim)
 }
 
 /// A number as fields have them: digits, and perhaps a fraction. No sign, no exponent.
@@ -33,7 +76,7 @@ pub(super) struct Decimal {
     /// The whole part; saturates.
     pub(super) whole: u128,
     /// Billionths.
-    nano: u32,
+    pub(super) nano: u32,
 }
 
 impl Decimal {
@@ -43,7 +86,7 @@ impl Decimal {
     }
 
     /// The number with which `text` begins, and what follows it.
-    fn prefix(text: &str) -> Option<(Self, &str)> {
+    pub(super) fn prefix(text: &str) -> Option<(Self, &str)> {
         let (digits, rest) = digits(text)?;
         let whole = digits.parse().unwrap_or(u128::MAX);
         let Some((fraction, rest)) = rest.strip_prefix('.').and_then(self::digits) else {
@@ -65,8 +108,28 @@ impl Decimal {
         whole + Duration::from_nanos(u64::from(self.nano) / 1_000)
     }
 
+    /// The next whole number.
+    pub(super) fn ceil(self) -> u64 {
+        let whole = u64::try_from(self.whole).unwrap_or(u64::MAX);
+        whole.saturating_add(u64::from(self.nano > 0))
+    }
+
+    /// As near as a float comes.
+    pub(super) fn as_f64(self) -> f64 {
+        self.whole as f64 + f64::from(self.nano) / 1e9
+    }
+
+    /// As a span; saturates.
+    pub(super) fn in_unit(self, unit: Unit) -> Duration {
+        match unit {
+            Unit::Millis => self.millis(),
+            Unit::Seconds => self.seconds(),
+            Unit::Minutes => self.seconds().saturating_mul(60),
+        }
+    }
+
     /// As an epoch; magnitude is all that tells seconds from finer units.
-    fn epoch(self) -> Option<WallTime> {
+    pub(super) fn epoch(self) -> Option<WallTime> {
         const E9: u128 = 1_000_000_000;
         let unix_ms = match self.whole {
             0..E9 => return None,
@@ -85,48 +148,83 @@ fn digits(text: &str) -> Option<(&str, &str)> {
     if end == 0 { None } else { text.split_at_checked(end) }
 }
 
+/// A wait as a field states it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stated {
+    pub(super) wait: Duration,
+    /// Whether a moment was named and not a span.
+    pub(super) absolute: bool,
+}
+
+impl Stated {
+    pub(super) fn span(wait: Duration) -> Self {
+        Self { wait, absolute: false }
+    }
+
+    pub(super) fn moment(moment: WallTime, clock: &Clock<'_>) -> Self {
+        Self { wait: clock.until(moment), absolute: true }
+    }
+}
+
 /// A member of `Retry-After` (RFC 9110 10.2.3), read as widely as servers write it.
-pub(super) fn retry_after(text: &str, clock: Clock) -> Option<(Duration, HintSource)> {
+pub(super) fn retry_after(text: &str, unit: Unit, clock: &Clock<'_>) -> Option<Stated> {
     if let Some(number) = Decimal::parse(text) {
-        return Some(match number.epoch() {
-            Some(moment) if clock.is_within_a_year(moment) => {
-                (clock.until(moment), HintSource::RetryAfterDate)
-            }
+        // What is told about the unit beats what the magnitude of an epoch in seconds suggests.
+        let told = unit != Unit::Seconds && number.whole < 100_000_000_000;
+        return Some(match number.epoch().filter(|_| !told) {
+            Some(moment) if clock.is_within_a_year(moment) => Stated::moment(moment, clock),
             // Too large to be meant, but it certainly means "not now".
-            Some(_) | None => (number.seconds(), HintSource::RetryAfterDelta),
+            Some(_) | None => Stated::span(number.in_unit(unit)),
         });
     }
-    if let Some(wait) = go_duration(text) {
-        return Some((wait, HintSource::RetryAfterDelta));
-    }
-    let moment = moment(text, clock)?;
-    Some((clock.until(moment), HintSource::RetryAfterDate))
+    go_duration(text)
+        .map(Stated::span)
+        .or_else(|| Some(Stated::moment(moment(text, clock)?, clock)))
 }
 
-/// The value of a reset: seconds from now, an epoch, a duration or a date.
-pub(super) fn reset(text: &str, clock: Clock) -> Option<Duration> {
+/// The value of a reset: a number from now, an epoch, a duration or a date.
+pub(super) fn reset(text: &str, unit: Option<Unit>, clock: &Clock<'_>) -> Option<Stated> {
     /// More than three years cannot be a delay; it is too early for an epoch, too.
     const DELTA_END: u128 = 100_000_000;
-    let text = text.trim();
+    let text = text.trim().trim_matches('"');
+    let told_end = match unit {
+        None | Some(Unit::Seconds) => DELTA_END,
+        Some(Unit::Millis) => DELTA_END * 1_000,
+        Some(Unit::Minutes) => DELTA_END / 60,
+    };
     match Decimal::parse(text) {
-        Some(number) if number.whole < DELTA_END => Some(number.seconds()),
-        Some(number) => number.epoch().map(|moment| clock.until(moment)),
-        None => go_duration(text).or_else(|| Some(clock.until(moment(text, clock)?))),
+        Some(number) if number.whole < told_end => {
+            Some(Stated::span(number.in_unit(unit.unwrap_or(Unit::Seconds))))
+        }
+        Some(number) => number.epoch().map(|moment| Stated::moment(moment, clock)),
+        None => go_duration(text)
+            .map(Stated::span)
+            .or_else(|| Some(Stated::moment(moment(text, clock)?, clock))),
     }
 }
 
-fn moment(text: &str, clock: Clock) -> Option<WallTime> {
-    date::parse_http_date(text, clock.now).or_else(|| date::parse_rfc3339(text))
+/// A span whatever its magnitude: the field's name says that it is none other.
+pub(super) fn span(text: &str, unit: Unit) -> Option<Stated> {
+    let text = text.trim();
+    let span = Decimal::parse(text).map(|number| number.in_unit(unit));
+    span.or_else(|| go_duration(text)).map(Stated::span)
+}
+
+/// An HTTP-date or RFC 3339.
+pub(super) fn moment(text: &str, clock: &Clock<'_>) -> Option<WallTime> {
+    date::parse_rfc3339(text).or_else(|| date::parse_http_date(text, clock.now()))
 }
 
 /// `6m0s`, `120ms`, `2m59.56s`: Go's `time.Duration`.
-fn go_duration(text: &str) -> Option<Duration> {
+pub(super) fn go_duration(text: &str) -> Option<Duration> {
     /// Every unit once is five parts.
     const PARTS_MAX: usize = 5;
     /// Longest names first: `ms` begins with `m`.
-    const UNITS_NS: [(&str, u64); 6] = [
+    const UNITS_NS: [(&str, u64); 8] = [
         ("ms", 1_000_000),
         ("us", 1_000),
+        ("µs", 1_000),
+        ("μs", 1_000),
         ("ns", 1),
         ("h", 3_600_000_000_000),
         ("m", 60_000_000_000),
@@ -141,7 +239,7 @@ fn go_duration(text: &str) -> Option<Duration> {
         let fraction = u128::from(number.nano) * u128::from(unit_ns) / 1_000_000_000;
         let fraction = u64::try_from(fraction).unwrap_or(u64::MAX);
         total_ns = total_ns.saturating_add(whole).saturating_add(fraction);
-        rest = tail;
+        rest = tail.trim_start();
         if rest.is_empty() {
             return Some(Duration::from_nanos(total_ns));
         }
@@ -187,4 +285,13 @@ pub(super) fn count(text: &str) -> Count {
         (true, _) => Count::Known(0),
         (false, whole) => Count::Known(u64::try_from(whole).unwrap_or(u64::MAX)),
     }
+}
+
+/// The window with which a count is decorated: `100;w=21600`.
+pub(super) fn window(text: &str) -> Option<Duration> {
+    if !text.as_bytes().contains(&b';') {
+        return None;
+    }
+    let (_, rest) = text.split_once(";w=").or_else(|| text.split_once("; w="))?;
+    Decimal::prefix(rest.trim_start()).map(|(number, _)| number.seconds())
 }

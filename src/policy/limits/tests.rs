@@ -1,6 +1,7 @@
 //! Who gets a permit, and when.
 
 use super::*;
+use crate::policy::settings::KeySettings;
 
 fn limits(in_flight_max: u32, keys: &[(&str, u32)]) -> Limits {
     Limits::new(&LimitSettings {
@@ -72,6 +73,21 @@ fn the_table_of_keys_is_bounded_whatever_callers_send() {
         limits.leave(id);
     }
     assert!(limits.view().len() <= POOLS_MAX + 2);
+}
+
+#[test]
+fn a_new_value_takes_the_place_of_one_that_nobody_uses() {
+    let mut limits = limits(10, &[("t:*", 1)]);
+    let used = limits.join("t:used").unwrap();
+    limits.try_take(A, &[used]).unwrap();
+    limits.leave(used);
+    for n in 0..2 * POOLS_MAX {
+        let id = limits.join(&format!("t:{n}")).unwrap();
+        limits.leave(id);
+    }
+    assert_eq!(limits.join("t:used"), Some(used), "its permit is still out");
+    let last = limits.join("t:last").unwrap();
+    assert_eq!(limits.name(last).as_deref(), Some("t:last"), "there was room for it");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::policy::breaker::{Admission, Breaker, Held};
 use crate::policy::limits::{Limits, PoolId};
-use crate::policy::line::{CredentialId, Needs, Obstacle, Place, RouteId, Why};
+use crate::policy::line::{CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::scope::{Closed, Scope};
 use crate::policy::settings::{BreakerSettings, Mode, UpstreamSettings};
@@ -22,6 +22,10 @@ const PROBE_LEASE: Duration = Duration::from_secs(30);
 /// Slow start ends by time, too, and nobody may be there to notice: whoever waits for it looks
 /// again this often.
 const SLOW_START_LOOK: Duration = Duration::from_secs(1);
+
+/// A full table is looked through for room this often at most: every stranger would else pay for
+/// all who are known.
+const TIDY_PAUSE: Duration = Duration::from_secs(1);
 
 impl UpstreamPolicy {
     /// Takes circuit, cooldown, quota and permits, or nothing.
@@ -127,17 +131,16 @@ impl UpstreamPolicy {
                 Held::Probing { until } => (until, Why::Probe),
             };
             return Err(Obstacle {
-                place: Place::Clock,
+                place: Place::Breaker(needs.route, needs.safety),
                 until: Some(until),
                 kind: WaitKind::Breaker,
                 why,
             });
         }
-        // Whenever one of the two wide scopes changes, all lanes are looked at again.
-        let wide = |closed| closed_at(Place::Clock, closed);
-        self.whole.check(now).map_err(wide)?;
+        self.whole.check(now).map_err(|closed| closed_at(Place::Whole, closed))?;
         if let Some(scope) = self.credentials.get_mut(&needs.credential) {
-            scope.check(now).map_err(wide)?;
+            let place = Place::Credential(needs.credential);
+            scope.check(now).map_err(|closed| closed_at(place, closed))?;
         }
         let ((route, credential), scope) = self.scope(now, needs.route, needs.credential);
         scope.check(now).map_err(|closed| closed_at(Place::Scope(route, credential), closed))
@@ -188,15 +191,35 @@ impl UpstreamPolicy {
         self.call_scopes(permit);
     }
 
-    /// Calls whoever waits for the scopes of this attempt.
+    /// Calls the first who waits for each scope of this attempt; whoever goes calls the next.
     pub(super) fn call_scopes(&mut self, permit: &Permit) {
-        let wide = self.credentials.get(&permit.credential);
-        if self.whole.is_free() && wide.is_none_or(Scope::is_free) {
+        if self.line.has_parked() {
             let (route, credential) = permit.scope;
-            self.line.unpark_place(Place::Scope(route, credential));
-        } else {
-            self.line.unpark_all();
+            self.line.unpark_first(Place::Whole);
+            self.line.unpark_first(Place::Credential(permit.credential));
+            self.line.unpark_first(Place::Scope(route, credential));
         }
+    }
+
+    /// The barrier that somebody older waits at, although it would let this exchange through.
+    pub(super) fn yields_to(
+        &mut self,
+        cx: &Context<'_>,
+        id: TicketId,
+        needs: &Needs,
+    ) -> Option<Place> {
+        if !self.line.has_parked() {
+            return None;
+        }
+        let ((route, credential), _) = self.scope(cx.now, needs.route, needs.credential);
+        let barriers = [
+            Place::Breaker(needs.route, needs.safety),
+            Place::Whole,
+            Place::Credential(needs.credential),
+            Place::Scope(route, credential),
+        ];
+        let older = barriers.into_iter().find(|place| self.line.waits_before(id, *place))?;
+        self.check_barriers(cx, needs).is_ok().then_some(older)
     }
 
     /// Calls the first who waits for each of these pools, and for the process: of one upstream,
@@ -278,17 +301,19 @@ impl UpstreamPolicy {
         route: RouteId,
         credential: CredentialId,
     ) -> ((RouteId, CredentialId), &mut Scope) {
-        const STRANGERS: CredentialId = CredentialId(u64::MAX);
+        const STRANGERS: CredentialId = CredentialId::STRANGERS;
         let mut key = (route, credential);
-        if self.scopes.len() >= SCOPES_MAX && !self.scopes.contains_key(&key) {
+        let is_full = self.scopes.len() >= SCOPES_MAX && !self.scopes.contains_key(&key);
+        if is_full && now >= self.tidy_at {
+            self.tidy_at = now + TIDY_PAUSE;
             self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || !scope.is_idle(now));
             if self.scopes.len() >= SCOPES_MAX {
                 // What holds nobody back now is the least to lose.
                 self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || scope.binds(now));
             }
-            if self.scopes.len() >= SCOPES_MAX {
-                key = (route, STRANGERS);
-            }
+        }
+        if is_full && self.scopes.len() >= SCOPES_MAX {
+            key = (route, STRANGERS);
         }
         (key, self.scopes.entry(key).or_default())
     }

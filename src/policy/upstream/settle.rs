@@ -193,7 +193,7 @@ impl UpstreamPolicy {
         let wait = backoff::refused_delay(nth, draw);
         scope.cool_down(cx.now, wait, None, false);
         self.tightened += 1;
-        self.line.unpark_all();
+        self.line.raise(Place::Scope(permit.scope.0, permit.scope.1));
         Pause::None
     }
 
@@ -216,10 +216,14 @@ impl UpstreamPolicy {
         });
         if let Some(scope) = self.scopes.get_mut(&permit.scope) {
             scope.cool_down(now, wait, source, exhausted);
+            self.line.raise(Place::Scope(permit.scope.0, permit.scope.1));
         }
         if others_too {
             match wide {
-                Wide::Upstream => self.whole.cool_down(now, wait, source, exhausted),
+                Wide::Upstream => {
+                    self.whole.cool_down(now, wait, source, exhausted);
+                    self.line.raise(Place::Whole);
+                }
                 Wide::Credential => {
                     if self.credentials.len() >= super::SCOPES_MAX {
                         self.credentials.retain(|_, scope| !scope.is_idle(now));
@@ -227,12 +231,12 @@ impl UpstreamPolicy {
                     if self.credentials.len() < super::SCOPES_MAX {
                         let scope = self.credentials.entry(permit.credential).or_default();
                         scope.cool_down(now, wait, source, exhausted);
+                        self.line.raise(Place::Credential(permit.credential));
                     }
                 }
             }
         }
         self.tightened += 1;
-        self.line.unpark_all();
         if let Some(image) = self.cooldown_image(now, permit.scope) {
             self.events.push(Event::Cooldown(image));
         }

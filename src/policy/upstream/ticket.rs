@@ -101,6 +101,11 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// When it was given.
+    pub fn sent_at(&self) -> MonoTime {
+        self.sent_at
+    }
+
     /// Takes it apart: the admission is settled with the outcome, the permit lives on.
     pub fn split(self) -> (Sent, Permit) {
         let sent = Sent {

@@ -17,6 +17,10 @@ impl UpstreamPolicy {
             let Some((head, needs)) = self.line.next_ready() else {
                 break;
             };
+            if let Some(barrier) = self.yields_to(cx, head, &needs) {
+                self.line.unpark_first(barrier);
+                continue;
+            }
             match self.start(cx, &needs) {
                 Ok(mut grant) => {
                     if let Some(waits) = self.take_out(cx, head) {
@@ -54,10 +58,9 @@ impl UpstreamPolicy {
     }
 
     pub(super) fn take_out(&mut self, cx: &mut Context<'_>, id: TicketId) -> Option<Waits> {
-        let left = self.line.leave(cx.now, id)?;
+        let waits = self.line.leave(cx.now, id)?;
         cx.limits.leave_queue();
-        self.events.extend(left.new_head.map(Event::Wake));
-        Some(left.waits)
+        Some(waits)
     }
 
     pub(super) fn wait_or_refuse(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Answer {
@@ -66,7 +69,7 @@ impl UpstreamPolicy {
             self.leave_line(cx, ticket);
             return Answer::Refuse(Refusal::Draining);
         }
-        let Some((obstacle, is_head)) = self.line.obstacle(ticket.id) else {
+        let Some((obstacle, minds_clock)) = self.line.obstacle(ticket.id) else {
             debug_assert!(false, "whoever asks and has no grant stands in line");
             return Answer::Wait { until: give_up_at };
         };
@@ -78,8 +81,8 @@ impl UpstreamPolicy {
             self.forget_turns(cx);
             return Answer::Refuse(refusal);
         }
-        // Only the head of a lane minds the obstacle's clock; the others would wake for nothing.
-        let until = obstacle.until.filter(|_| is_head).unwrap_or(MonoTime::MAX);
+        // Only the first at a place minds its clock; the others would wake for nothing.
+        let until = obstacle.until.filter(|_| minds_clock).unwrap_or(MonoTime::MAX);
         Answer::Wait { until: until.min(give_up_at) }
     }
 

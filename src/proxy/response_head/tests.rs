@@ -172,7 +172,7 @@ fn the_story_is_told_in_the_fields_of_every_response() {
     told.waited.charge(WaitKind::Cooldown, Duration::from_millis(4010));
     let mut headers = HeaderMap::new();
     headers.insert(PROXY_STATUS, HeaderValue::from_static("cdn; error=dns_error"));
-    annotate(&mut headers, &told, Some(NOW));
+    annotate(&mut headers, &told, HeaderValue::from_static("github"), Some(NOW));
     assert_eq!(
         lines(&headers),
         [
@@ -194,7 +194,7 @@ fn a_plain_success_says_nothing_of_waits_verdicts_or_proxy_status() {
     let mut told = story(&[(Class::Ok, Some(200))]);
     told.waited.charge(WaitKind::Queue, Duration::from_micros(999));
     let mut headers = HeaderMap::new();
-    annotate(&mut headers, &told, Some(NOW));
+    annotate(&mut headers, &told, HeaderValue::from_static("github"), Some(NOW));
     assert_eq!(
         lines(&headers),
         [

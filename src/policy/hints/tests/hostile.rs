@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn only_so_many_lines_and_members_are_looked_at() {
-    let mut fields = vec![("retry-after", "1"); LINES_MAX];
+fn only_so_many_fields_and_members_are_looked_at() {
+    let mut fields = vec![("retry-after", "1"); fields::FIELDS_MAX];
     fields.push(("retry-after", "500"));
     assert_eq!(wait(&fields), Some((1_000, HintSource::RetryAfterDelta)));
-    let members = format!("{}500", "1,".repeat(MEMBERS_MAX));
+    let members = format!("{}500", "1,".repeat(fields::MEMBERS_MAX));
     assert_eq!(wait(&[("retry-after", &members)]), Some((1_000, HintSource::RetryAfterDelta)));
 }
 

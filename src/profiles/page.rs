@@ -1,0 +1,45 @@
+//! The chapter of the README about known APIs, made from the profiles, so that it cannot lie.
+//!
+//! A test compares; `FORBEAR_WRITE_README=1 cargo test --lib the_readme_has_the_table` writes it.
+
+use std::fmt::Write;
+
+use super::{Profile, known};
+
+/// Two lines between which the chapter stands in `README.md`.
+pub const MARKS: (&str, &str) =
+    ("<!-- profiles: generated, see src/profiles/page.rs -->\n", "<!-- /profiles -->\n");
+
+/// The table of all profiles, in Markdown.
+pub fn table() -> String {
+    let mut page =
+        String::from("| profile | API | what is different | applies to |\n|---|---|---|---|\n");
+    for profile in known() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            page,
+            "| `{}` | [{}]({}) | {} | {} |",
+            profile.name,
+            profile.title,
+            profile.docs,
+            cell(&profile.notes),
+            origins(profile)
+        );
+    }
+    page
+}
+
+fn origins(profile: &Profile) -> String {
+    /// More would make the table unreadable; `forbear profile show` has all.
+    const SHOWN: usize = 2;
+    let mut shown: Vec<_> =
+        profile.origins.iter().take(SHOWN).map(|origin| format!("`{origin}`")).collect();
+    if profile.origins.len() > SHOWN {
+        shown.push("…".to_owned());
+    }
+    if shown.is_empty() { "where it is named".to_owned() } else { shown.join(", ") }
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
