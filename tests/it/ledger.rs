@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use forbear::admin::backend::Backend;
 use forbear::demo::api::FakeApi;
@@ -10,10 +11,12 @@ use forbear::demo::script::Step;
 use forbear::demo::settings::ApiSettings;
 use forbear::store::read::{Filter, Question};
 use rustix::process::Signal;
+use tokio::sync::Notify;
 
 use crate::support::binary::{Binary, command, err, forbear, out};
+use crate::support::forbear::Forbear;
 use crate::support::raw::RawClient;
-use crate::support::world::{World, request};
+use crate::support::world::{World, answer as scripted, request};
 
 /// An API, a forbear before it in a folder of its own, and requests through it.
 struct Scene {
@@ -207,5 +210,53 @@ async fn the_intervals_of_real_exchanges_add_up_and_leave_little_unexplained() {
         let sending: f64 = view.attempts.iter().map(|attempt| attempt.ms).sum();
         let sum = waited + sending + view.streamed_ms + view.own_ms;
         assert!((sum - view.took_ms).abs() < 1.0, "{view:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_waited_is_told_behind_how_many_also_if_they_left() {
+    let world = World::calm("in_flight_max = 1\n").await;
+    let hold = Arc::new(Notify::new());
+    world.api.script("/items/1", [Step::Hang(hold.clone())]);
+    let mut clients = Vec::new();
+    for (path, queued) in [("1", 0), ("2", 1), ("3", 2), ("4", 3)] {
+        let mut client = RawClient::connect(world.forbear.proxy()).await;
+        client.send(request(&format!("GET /api/items/{path}"), &[], b"")).await;
+        let there = |it: &Forbear| {
+            let view = it.view("api");
+            view.in_flight == 1 && view.queued == queued
+        };
+        world.forbear.until("the next one", there).await;
+        clients.push(client);
+    }
+    drop(clients.pop());
+    world.forbear.until("one to leave", |it| it.view("api").queued == 2).await;
+    hold.notify_one();
+    for client in &mut clients {
+        assert_eq!(client.response().await.status, 200);
+    }
+    let question = Question::Last(Filter { last: 10, ..Filter::default() });
+    let told = world.forbear.control().ask_ledger(question).await.unwrap();
+    let of = |n: &str| told.iter().find(|view| view.path == format!("/api/items/{n}")).unwrap();
+    let behind = ["1", "2", "3", "4"].map(|n| of(n).behind);
+    assert_eq!(behind, [None, Some(0), Some(1), Some(2)]);
+    let left = of("4");
+    assert_eq!((left.outcome.as_str(), left.attempts.len()), ("client_disconnect", 0));
+    assert!(left.waited_ms["queue"] > 0.0 && left.own_ms < left.took_ms, "{left:?}");
+}
+
+#[tokio::test]
+async fn whatever_field_named_a_time_is_quoted() {
+    let world = World::calm("max_wait = \"10ms\"\n").await;
+    for (path, field, source, raw) in [
+        ("/a", ("retry-after-ms", "2000"), "retry-after-ms", "2000"),
+        ("/b", ("x-shop-retry-after", "7"), "vendor-retry-after", "7"),
+    ] {
+        world.api.script(path, [scripted(429, &[field], "")]);
+        world.ask(&format!("GET /api{path}"), &[&format!("Authorization: {path}")], b"").await;
+        let question = Question::Last(Filter { last: 1, ..Filter::default() });
+        let told = world.forbear.control().ask_ledger(question).await.unwrap();
+        let hint = told[0].attempts[0].hint.as_ref().unwrap();
+        assert_eq!((hint.source.as_str(), hint.raw.as_deref()), (source, Some(raw)));
     }
 }
