@@ -32,8 +32,8 @@ LABEL org.opencontainers.image.title="forbear" \
       org.opencontainers.image.revision="${REVISION}"
 COPY LICENSE /usr/share/doc/forbear/LICENSE
 COPY --from=build --chmod=0555 /forbear /usr/local/bin/forbear
-# Where relative paths of the configuration lead. Mount a volume here for what should outlive the
-# container; with a read-only root nothing else can be written.
+# Where relative paths of the configuration lead, that of the ledger and state file among them. Mount
+# a volume here if they should outlive the container; with a read-only root nothing else can be written.
 COPY --from=build --chown=65532:65532 /state /var/lib/forbear
 WORKDIR /var/lib/forbear
 USER 65532:65532

@@ -15,6 +15,7 @@
 //! | [`io`] | timers and writes that both sides' sockets share |
 //! | [`transport`] | one attempt's bytes towards an upstream; knows nothing of policy |
 //! | [`telemetry`] | one finished story feeds metrics, access log and response fields |
+//! | [`store`] | what outlives an exchange and the process: ledger and state in one file |
 //! | [`gateway`] | the configuration in force, swapped whole, and the state that outlives it |
 //! | [`proxy`] | the life of one exchange |
 //! | [`serve`] | sockets towards the callers, behind a strict gate |
@@ -45,7 +46,7 @@
 //!    **Refuse** only if no response was ever received: one table of codes, one way out, a truthful
 //!    `Retry-After`.
 //! 9. **Tell.** The [`telemetry::story::Story`] is finished exactly once, also for a client that
-//!    left, and everything that is counted or logged comes from it.
+//!    left, and everything that is counted, logged or kept in the [`store`] comes from it.
 //!
 //! # What always holds
 //!
@@ -79,7 +80,8 @@
 //! profile, and is known by [`config`] and [`cli`]. [`serve`] knows exchanges only as
 //! [`serve::Exchanges`], which [`proxy`] fills; [`admin`] knows the rest only as
 //! [`admin::backend::Backend`], which [`sidecar`] fills; [`demo`] knows forbear only as
-//! [`demo::Proxy`], which [`cli`] fills. Everybody may know [`config::settings`]. Three loans go
+//! [`demo::Proxy`], which [`cli`] fills. Everybody may know [`config::settings`]. [`store`] is told
+//! through a handle in [`gateway::Common`] and owned by [`sidecar`]. Three loans go
 //! against the arrows: [`gateway`] matches [`proxy::target`] and keeps a [`proxy::head`] prepared
 //! for each upstream, [`serve`] refuses with the codes of [`proxy::reject`], and [`telemetry`] has a
 //! word for each of [`transport::error`]. Only [`gateway::clock`] reads a clock and only [`config`]
@@ -123,6 +125,8 @@ pub mod io;
 pub mod transport;
 
 pub mod telemetry;
+
+pub mod store;
 
 pub mod gateway;
 

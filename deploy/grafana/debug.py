@@ -8,7 +8,8 @@ LOGS = """Everything about one request is one JSON line of the log. In Loki, by 
 - `{namespace="$namespace", container="forbear"} | json | run="RUN-ID"`
 - `{namespace="$namespace", container="forbear"} | json | outcome=~"rejected_.*|server_error|throttled"`
 
-The request id is in the answer (`Forbear-Request-Id`). Without Loki: `kubectl logs POD -c forbear | grep REQUEST-ID`.
+The request id is in the answer (`Forbear-Request-Id`). Without Loki: `kubectl exec POD -c forbear -- /usr/local/bin/forbear explain REQUEST-ID`,
+or `kubectl logs POD -c forbear | grep REQUEST-ID`.
 """
 
 DEBUG = {
@@ -170,6 +171,36 @@ DEBUG = {
                 )
             ],
             thresholds=steps(GOOD, (1, BAD)),
+        ),
+        lines(
+            "Ledger",
+            "Exchanges and events per second: kept as rows, only counted (sampled), lost (dropped). And what the store did.",
+            [
+                (
+                    "{{record}} {{result}}",
+                    f"sum by (record, result) (rate(forbear_ledger_records_total{{{I}}}[$__rate_interval]))",
+                ),
+                (
+                    "{{op}} {{result}}",
+                    f"sum by (op, result) (rate(forbear_store_operations_total{{{I}}}[$__rate_interval]))",
+                ),
+            ],
+            unit="ops",
+        ),
+        lines(
+            "Writing the ledger",
+            "Time per batch, of which there is about one a second. Requests never wait for it.",
+            [
+                (f"p{q * 100:g}", quantile(q, "forbear_store_operation_duration_seconds", selector=I))
+                for q in (0.5, 0.99)
+            ],
+            unit="s",
+        ),
+        lines(
+            "State file",
+            "With its write-ahead log; 0 in memory.",
+            [("{{instance}}", f"forbear_store_size_bytes{{{I}}}")],
+            unit="bytes",
         ),
         note("Logs", "What to ask the log for.", LOGS),
     ],

@@ -7,10 +7,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+use crate::store::read::Question;
+use crate::store::view::ExchangeView;
 use crate::telemetry::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
 
 /// A reload takes a while: it reads files.
 pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<ReloadReport, ControlError>> + Send + 'a>>;
+
+/// The ledger is asked by way of its own thread.
+pub type Asking<'a> =
+    Pin<Box<dyn Future<Output = Result<Vec<ExchangeView>, ControlError>> + Send + 'a>>;
 
 /// The state behind the admin API. Every call but `reload` is quick and does not block.
 pub trait Backend: Send + Sync + 'static {
@@ -42,6 +48,11 @@ pub trait Backend: Send + Sync + 'static {
         upstream: &str,
         scope: Option<&str>,
     ) -> Result<UpstreamView, ControlError>;
+    /// Asks the ledger for exchanges, the newest last.
+    ///
+    /// # Errors
+    /// When there is no such exchange, or the ledger does not answer.
+    fn ask_ledger(&self, question: Question) -> Asking<'_>;
     /// Reads the configuration again: all or nothing.
     fn reload(&self) -> Reload<'_>;
     /// Drains and stops; returns at once.
@@ -95,6 +106,18 @@ pub enum ControlError {
         what: String,
         /// What there is.
         known: Vec<String>,
+    },
+    /// There is no such exchange.
+    #[error("{why}")]
+    UnknownExchange {
+        /// A sentence that says what to do.
+        why: String,
+    },
+    /// The ledger does not answer.
+    #[error("The ledger does not answer: {why}.")]
+    LedgerFailed {
+        /// What happened.
+        why: String,
     },
     /// The new configuration cannot be applied; the old one goes on.
     #[error("The configuration was refused and the old one goes on: {}", problems.join("; "))]

@@ -32,6 +32,8 @@ pub(crate) use api::parse_span;
 
 mod events;
 
+mod exchanges;
+
 pub mod problem;
 
 pub mod server;
@@ -61,6 +63,8 @@ pub fn router(backend: Shared, access: Arc<Access>) -> Router {
         .route("/keys", get(api::keys))
         .route("/config", get(api::config))
         .route("/events", get(follow))
+        .route("/exchanges", get(exchanges::list))
+        .route("/exchanges/{id}", get(exchanges::one))
         .route("/reload", post(api::reload))
         .route("/quit", post(api::quit));
     let routes = probes()
@@ -106,7 +110,7 @@ async fn not_found(request: Request) -> Problem {
         StatusCode::NOT_FOUND,
         "not_found",
         format!(
-            "There is nothing at {}. The API is /api/v1/upstreams, /keys, /config and /events; \
+            "There is nothing at {}. The API is /api/v1/upstreams, /keys, /config, /events and /exchanges; \
              besides it there are /metrics, /healthz and /readyz.",
             request.uri().path()
         ),

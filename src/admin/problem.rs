@@ -61,16 +61,22 @@ impl From<ControlError> for Problem {
         let detail = error.to_string();
         let (status, code, more) = match error {
             ControlError::UnknownUpstream { known, .. } => {
-                (StatusCode::NOT_FOUND, "unknown_upstream", More::Known(known))
+                (StatusCode::NOT_FOUND, "unknown_upstream", Some(More::Known(known)))
             }
             ControlError::UnknownPart { known, .. } => {
-                (StatusCode::NOT_FOUND, "unknown_part", More::Known(known))
+                (StatusCode::NOT_FOUND, "unknown_part", Some(More::Known(known)))
+            }
+            ControlError::UnknownExchange { .. } => {
+                (StatusCode::NOT_FOUND, "unknown_exchange", None)
+            }
+            ControlError::LedgerFailed { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ledger_failed", None)
             }
             ControlError::ReloadRefused { problems } => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "reload_refused", More::Problems(problems))
+                (StatusCode::UNPROCESSABLE_ENTITY, "reload_refused", Some(More::Problems(problems)))
             }
         };
-        Self { more: Some(more), ..Self::new(status, code, detail) }
+        Self { more, ..Self::new(status, code, detail) }
     }
 }
 

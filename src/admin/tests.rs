@@ -18,9 +18,10 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinHandle;
 
 use super::auth::Access;
-use super::backend::{Backend, ControlError, ForceBreaker, Reload};
+use super::backend::{Asking, Backend, ControlError, ForceBreaker, Reload};
 use super::server;
 use crate::config::secret::Secret;
+use crate::store::read::Question;
 use crate::telemetry::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
 
 /// Events kept for a slow reader.
@@ -99,6 +100,17 @@ impl Backend for Fake {
     ) -> Result<UpstreamView, ControlError> {
         self.note(format!("{upstream} clear {scope:?}"));
         self.find(upstream)
+    }
+
+    fn ask_ledger(&self, question: Question) -> Asking<'_> {
+        self.note(format!("{question:?}"));
+        let why = "no such exchange".to_owned();
+        Box::pin(async move {
+            match question {
+                Question::One(_) => Err(ControlError::UnknownExchange { why }),
+                Question::Last(_) => Ok(Vec::new()),
+            }
+        })
     }
 
     fn reload(&self) -> Reload<'_> {

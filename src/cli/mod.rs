@@ -23,6 +23,12 @@ pub mod status;
 
 pub mod control;
 
+pub mod explain;
+
+mod query;
+
+mod timeline;
+
 pub mod interpret;
 
 pub mod profile;
@@ -42,6 +48,10 @@ pub fn main() -> ExitCode {
         Command::Status { watch, json, admin } => {
             control::finish(&admin, async |client| status::run(&client, watch, json).await)
         }
+        Command::Explain(args) => {
+            control::finish(&args.admin, async |client| explain::explain(&client, &args).await)
+        }
+        Command::Query(args) => query::query(&args),
         Command::Breaker(args) => {
             control::finish(&args.admin, async |client| control::breaker(&client, &args).await)
         }
@@ -80,7 +90,8 @@ Start here:
   forbear demo                        see what it does, without network or set-up
   forbear check config.toml           find every mistake in a configuration
   forbear run -c config.toml          serve
-  forbear status --watch              see what it is doing";
+  forbear status --watch              see what it is doing
+  forbear explain REQUEST-ID          see what happened to one request";
 
 /// `forbear`
 #[derive(Debug, Parser)]
@@ -127,6 +138,19 @@ Examples:
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Tell what happened to a request, moment by moment; or list the last ones
+    #[command(after_help = "\
+Examples:
+  forbear explain 01M7Z8W0VV80B3FNN5QW4EGXDX        the Forbear-Request-Id of an answer
+  forbear explain --last 20 --run nightly-7 --failed
+  forbear explain --ledger forbear.db --last 5      from the file, after the end")]
+    Explain(ExplainArgs),
+    /// Ask the ledger in SQL, read-only; without a question it lists views, tables and columns
+    #[command(after_help = "\
+Examples:
+  forbear query 'SELECT * FROM v_runs'
+  forbear query --csv 'SELECT * FROM v_fleet' > fleet.csv")]
+    Query(QueryArgs),
     /// Override a breaker by hand, or give it back to itself
     #[command(after_help = "\
 Examples:
@@ -203,6 +227,60 @@ pub struct CheckArgs {
     /// For machines
     #[arg(long)]
     pub json: bool,
+}
+
+/// `forbear explain`
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// Forbear-Request-Id of an answer; without it, the last exchanges are listed
+    #[arg(value_name = "REQUEST-ID", conflicts_with_all = ["last", "run", "upstream", "failed"])]
+    pub id: Option<String>,
+    /// That many exchanges at most
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub last: u32,
+    /// Only those of this run (Forbear-Run)
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Only those with this upstream
+    #[arg(long, value_name = "NAME")]
+    pub upstream: Option<String>,
+    /// Only those that did not end well
+    #[arg(long)]
+    pub failed: bool,
+    /// For machines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// `forbear query`
+#[derive(Clone, Debug, Args)]
+pub struct QueryArgs {
+    /// One SELECT
+    #[arg(value_name = "SQL")]
+    pub sql: Option<String>,
+    /// Comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// A list of objects
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+}
+
+/// Which file the ledger is.
+#[derive(Clone, Debug, Args)]
+pub struct LedgerArgs {
+    /// The ledger's file, instead of asking a running forbear or the configuration
+    #[arg(long = "ledger", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The configuration whose state.path is meant
+    #[arg(short, long, value_name = "FILE", default_value = "config.toml", env = "FORBEAR_CONFIG")]
+    config: PathBuf,
 }
 
 /// `forbear breaker`

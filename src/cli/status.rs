@@ -192,25 +192,25 @@ fn warn(look: bool) -> Style {
 }
 
 #[derive(Clone, Default)]
-struct Cell {
-    text: String,
-    style: Style,
+pub(super) struct Cell {
+    pub(super) text: String,
+    pub(super) style: Style,
 }
 
 impl Cell {
-    fn plain(text: String) -> Self {
+    pub(super) fn plain(text: String) -> Self {
         Self { text, style: Style::new() }
     }
 }
 
-fn header(names: &[&str]) -> Vec<Cell> {
+pub(super) fn header(names: &[&str]) -> Vec<Cell> {
     let style = Style::new().dimmed();
     names.iter().map(|name| Cell { text: (*name).to_owned(), style }).collect()
 }
 
 /// Columns two blanks apart, no blanks at the end of a line. Widths count characters; control
 /// characters are shown and not obeyed, for some of the text is an upstream's.
-fn aligned(rows: &[Vec<Cell>]) -> String {
+pub(super) fn aligned(rows: &[Vec<Cell>]) -> String {
     let shown = |cell: &Cell| -> String {
         cell.text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
     };

@@ -59,10 +59,13 @@ impl Layout {
         layout.put("", "admin", "listen", listen.to_string());
         layout.put_secret("", "admin.token", token.as_ref());
         layout.put_listener("metrics", *metrics_listen);
-        let StateSettings { path, ledger_keep, ledger_rows_max } = state;
+        let StateSettings { path, ledger_keep, ledger_rows_max, ledger_successes_per_second } =
+            state;
         layout.put("", "state", "path", path.clone());
         layout.put("", "state", "ledger_keep", print_duration(*ledger_keep));
         layout.put("", "state", "ledger_rows_max", ledger_rows_max.to_string());
+        let successes = ledger_successes_per_second.to_string();
+        layout.put("", "state", "ledger_successes_per_second", successes);
         let LogSettings { format, level, access } = log;
         layout.put("", "log", "format", word(format));
         layout.put("", "log", "level", word(level));

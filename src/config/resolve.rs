@@ -154,6 +154,7 @@ fn state(resolver: &mut Resolver<'_, '_>, root: &Section) -> StateSettings {
         path: resolver.value(&scope, "path"),
         ledger_keep: resolver.value(&scope, "ledger_keep"),
         ledger_rows_max: resolver.value(&scope, "ledger_rows_max"),
+        ledger_successes_per_second: resolver.value(&scope, "ledger_successes_per_second"),
     }
 }
 

@@ -70,6 +70,8 @@ pub struct StateSettings {
     pub ledger_keep: Duration,
     /// Rows of the ledger at most.
     pub ledger_rows_max: u64,
+    /// Exchanges that succeeded at once are kept up to this many a second.
+    pub ledger_successes_per_second: u32,
 }
 
 /// `[log]`.

@@ -9,6 +9,24 @@ use tokio::time::Instant;
 
 use crate::policy::time::{MonoTime, TimeAnchor, WallTime};
 
+/// Since this machine started, which no setting of the clock changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootTime {
+    /// Of this start of the machine and no other.
+    pub id: String,
+    /// Time asleep included.
+    pub since_ms: i64,
+}
+
+/// Reads it, where the system tells it (Linux: `proc(5)`).
+pub fn boot_time() -> Option<BootTime> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let (seconds, hundredths) = uptime.split(' ').next()?.split_once('.')?;
+    let (seconds, hundredths): (i64, i64) = (seconds.parse().ok()?, hundredths.parse().ok()?);
+    Some(BootTime { id: id.trim().to_owned(), since_ms: seconds * 1000 + hundredths * 10 })
+}
+
 /// Tells both times, and waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

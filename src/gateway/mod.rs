@@ -5,7 +5,7 @@
 //! in [`upstream::UpstreamState`] and is handed on from one gateway to the next.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -31,9 +31,10 @@ use crate::config::settings::{Settings, UpstreamConfig};
 use crate::policy::limits::{Limits, UpstreamId};
 use crate::policy::time::Draw;
 use crate::proxy::head::UpstreamHead;
+use crate::store::ledger::Ledger;
 use crate::telemetry::access::AccessLogger;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::view::EventView;
+use crate::telemetry::view::{EventKind, EventView};
 use crate::transport::{ReplayMemory, Target, TargetError};
 
 /// Events kept for a reader that falls behind.
@@ -64,12 +65,14 @@ pub struct Common {
     pub clock: Clock,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
+    /// Where finished stories go.
+    pub ledger: Ledger,
     draining: AtomicBool,
     limits: Mutex<Limits>,
     states: Mutex<HashMap<UpstreamId, Weak<UpstreamState>>>,
     next_state: AtomicU32,
     events: broadcast::Sender<EventView>,
-    salt: RandomState,
+    salt: u128,
 }
 
 /// Why a configuration cannot be put to work.
@@ -171,17 +174,35 @@ fn build_upstream(
 }
 
 impl Common {
-    /// Everything at its beginning.
+    /// Everything at its beginning, without a ledger.
     pub fn new(clock: Clock, metrics: Arc<Metrics>, settings: &Settings) -> Arc<Self> {
+        Self::with_ledger(clock, metrics, settings, Ledger::off(), Self::new_salt())
+    }
+
+    /// A salt that nobody can guess: the standard library seeds its hashers from the system.
+    pub fn new_salt() -> u128 {
+        let half = |n: u8| u128::from(RandomState::new().hash_one(n));
+        (half(0) << 64) | half(1)
+    }
+
+    /// Everything at its beginning; the salt is the one under which state was kept.
+    pub fn with_ledger(
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        settings: &Settings,
+        ledger: Ledger,
+        salt: u128,
+    ) -> Arc<Self> {
         Arc::new(Self {
             clock,
             metrics,
+            ledger,
             draining: AtomicBool::new(false),
             limits: Mutex::new(Limits::new(&settings.limits)),
             states: Mutex::default(),
             next_state: AtomicU32::new(1),
             events: broadcast::channel(EVENT_BACKLOG).0,
-            salt: RandomState::new(),
+            salt,
         })
     }
 
@@ -200,8 +221,10 @@ impl Common {
         fastrand::u128(..)
     }
 
-    /// Tells whoever follows the events.
+    /// Tells whoever follows the events, and the ledger. What others depend on is on disk soon.
     pub fn tell(&self, event: EventView) {
+        let is_urgent = matches!(event.kind, EventKind::Breaker | EventKind::Cooldown);
+        self.ledger.event(&event, is_urgent);
         // Nobody listening is the usual case.
         let _ = self.events.send(event);
     }
@@ -213,8 +236,11 @@ impl Common {
 
     /// A salted hash of what identifies a caller; tells two apart, reveals neither.
     pub fn salted(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.salt.hash(&mut hasher);
+        bytes.hash(&mut hasher);
         // Zero is nobody.
-        self.salt.hash_one(bytes).max(1)
+        hasher.finish().max(1)
     }
 
     /// Refuses new exchanges and those that wait, also at upstreams that a reload has removed.

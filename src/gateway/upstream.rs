@@ -48,6 +48,8 @@ pub struct UpstreamState {
     pub origin: Origin,
     locked: Mutex<Locked>,
     wakers: Mutex<HashMap<TicketId, Arc<Notify>>>,
+    /// How an attempt failed that was the last to do so, in a few words.
+    last_failure: Mutex<Option<Arc<str>>>,
     common: Arc<Common>,
 }
 
@@ -77,6 +79,7 @@ impl UpstreamState {
                 metrics,
             }),
             wakers: Mutex::default(),
+            last_failure: Mutex::default(),
             common,
         }
     }
@@ -158,6 +161,16 @@ impl UpstreamState {
     /// The state as plain data, with the settings it was judged by.
     pub fn image(&self) -> UpstreamImage {
         self.with(|policy, cx| policy.image(cx))
+    }
+
+    /// Remembers how an attempt failed: `503 unhealthy`, `connect`.
+    pub fn note_failure(&self, what: String) {
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.into());
+    }
+
+    /// How the last attempt that failed did so.
+    pub fn last_failure(&self) -> Option<Arc<str>> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whoever waits under this number is woken through what is returned.

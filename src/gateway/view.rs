@@ -61,7 +61,7 @@ impl Upstream {
         });
         UpstreamView {
             name: config.name.to_string(),
-            url: url(config),
+            url: url_of(config),
             breaker: image.breakers.iter().map(|breaker| breaker_view(breaker, anchor)).collect(),
             cooldowns: image
                 .cooldowns
@@ -126,7 +126,8 @@ fn breaker_view(breaker: &BreakerImage, anchor: TimeAnchor) -> BreakerView {
     }
 }
 
-fn url(config: &UpstreamConfig) -> String {
+/// Scheme, host, port where it is not the scheme's own, and base path.
+pub fn url_of(config: &UpstreamConfig) -> String {
     let origin = &config.origin;
     let scheme = match origin.scheme {
         Scheme::Http => "http",

@@ -10,11 +10,13 @@
 
 mod circuit;
 mod evidence;
+mod saved;
 
 use std::time::Duration;
 
 pub use self::circuit::{Circuit, CircuitName, Force, Held, Transition, TransitionReason};
 use self::evidence::{Evidence, SlowStart};
+pub use self::saved::SavedCircuit;
 use super::backoff;
 use super::outcome::{Health, Safety};
 use super::settings::BreakerSettings;
@@ -44,6 +46,8 @@ pub struct Breaker {
     generation: u32,
     /// How often it opened without being well in between.
     openings: u32,
+    /// How many failures opened it the last time.
+    failures: u32,
     closed_at: MonoTime,
     evidence: Evidence,
     slow_start: Option<SlowStart>,
@@ -310,6 +314,11 @@ impl Breaker {
         // Jitter of a fifth both ways: sidecars that tripped together do not probe together.
         let own = draw.between(own - own / 5, own.saturating_add(own / 5)).min(cfg.open_for_max);
         self.openings = self.openings.saturating_add(1);
+        self.failures = if reason == TransitionReason::ProbeFailed {
+            self.failures.saturating_add(1)
+        } else {
+            self.evidence.failures(cfg, now)
+        };
         self.slow_start = None;
         self.turn_to(State::Open { until: now + own.max(hint.unwrap_or_default()) }, reason)
     }

@@ -17,6 +17,7 @@ use super::time::MonoTime;
 
 mod cycle;
 mod quota;
+mod saved;
 
 use self::cycle::{Cycle, Phase};
 pub use self::quota::Quota;

@@ -25,6 +25,7 @@ use super::time::MonoTime;
 
 mod attempt;
 mod force;
+mod saved;
 mod settle;
 mod ticket;
 mod verdict;
@@ -32,6 +33,7 @@ mod view;
 mod waiting;
 
 pub use self::force::Forced;
+pub use self::saved::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 pub use self::ticket::{Answer, Ask, Context, Event, Grant, Permit, Refusal, Sent, Ticket};
 use self::ticket::{Rest, collect, too_late};
 pub use self::verdict::{GiveUp, Report, RetryPlan, Verdict};

@@ -18,8 +18,10 @@ use super::head;
 use super::reject::{Code, Rejection};
 use super::relay::Flow;
 use crate::gateway::Common;
-use crate::policy::classify::{Failure, Observed, classify};
-use crate::policy::outcome::{Class, Outcome, Waits};
+use crate::policy::classify::{Failure, Observed, answered, classify};
+use crate::policy::hints;
+use crate::policy::outcome::{Class, Health, Outcome, Waits};
+use crate::policy::profile::GENERIC;
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
@@ -32,6 +34,9 @@ use crate::transport::{self, BodyFault, ReplayState, ResponseBody, SendOptions};
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// Reading it may take so long; the place in flight is held meanwhile.
 const KEPT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Of a field that named a time; an honest one is a date or a few numbers.
+const HINT_CHARS_MAX: usize = 200;
 
 /// What the client gets.
 pub(super) struct Relay {
@@ -67,12 +72,12 @@ pub(super) async fn run(
     if exchange.deadline <= began {
         return Err(out_of_time());
     }
-    let mut place =
-        Place::join(exchange, keys, began).map_err(|refusal| gate::rejection(exchange, refusal))?;
+    let mut place = Place::join(exchange, keys, began, &mut teller.story.notes.behind)
+        .map_err(|refusal| gate::rejection(exchange, refusal))?;
     let mut kept: Option<Kept> = None;
     let mut fresh = false;
     loop {
-        let (mut in_flight, before) = match place.turn(exchange).await {
+        let (mut in_flight, before) = match place.turn(exchange, &mut teller.story.waited).await {
             Ok(granted) => granted,
             Err(Stop::Broken(fault)) => return Err(broken_body(fault)),
             Err(Stop::Refused(refusal)) => {
@@ -95,6 +100,7 @@ pub(super) async fn run(
             let decision = Decision::DeadlineTooNear;
             return last_word(exchange, kept, decision, None, teller, out_of_time);
         }
+        teller.story.notes.sending = true;
         let result = send(exchange, sent_at, fresh).await;
         // No further attempt can follow, so this counts a body once.
         if exchange.body.state() == ReplayState::Streamed {
@@ -102,8 +108,16 @@ pub(super) async fn run(
         }
         let now = exchange.gateway.common.clock.now();
         let took = now.since(sent_at);
-        let outcome = judge(exchange, &result, now, took);
-        note_attempt(teller, &result, &outcome, took, before.waited);
+        let (outcome, said) = judge(exchange, &result, now, took);
+        note_attempt(teller, &result, &outcome, said, took, before.waited);
+        if outcome.health == Health::Failure {
+            let state = &exchange.upstream.state;
+            let class = names::class(outcome.class);
+            state.note_failure(match &result {
+                Ok(response) => format!("{} {class}", response.status().as_u16()),
+                Err(error) => names::attempt_error(error.kind).to_owned(),
+            });
+        }
         let report = Report {
             outcome,
             exchange: exchange.number,
@@ -186,34 +200,44 @@ async fn send(
         .await
 }
 
+/// What the attempt's end means, and what stood in the field that named a time, for the ledger.
 fn judge(
     exchange: &Exchange<'_>,
     result: &Result<Response<ResponseBody>, SendError>,
     now: MonoTime,
     took: Duration,
-) -> Outcome {
-    let observed = match result {
+) -> (Outcome, Option<Box<str>>) {
+    let received = exchange.anchor.wall(now);
+    match result {
         Ok(response) => {
-            Observed::Response { status: response.status().as_u16(), headers: response.headers() }
+            let (status, headers) = (response.status().as_u16(), response.headers());
+            let response = hints::Response { status, headers, body: None, received };
+            let (outcome, said) = answered(response, &GENERIC);
+            let wait =
+                said.wait.filter(|wait| outcome.reading.hint.is_some() && !wait.raw.is_empty());
+            (outcome, wait.map(|wait| wait.raw.chars().take(HINT_CHARS_MAX).collect()))
         }
-        Err(error) => Observed::Failed {
-            failure: policy_failure(error.kind),
-            nothing_sent: error.nothing_sent,
-        },
-    };
-    // A caller in a hurry must not make the upstream look ill: what was configured is the measure.
-    let fair = exchange.attempt_timeout();
-    classify(observed, exchange.anchor.wall(now), took, fair)
+        Err(error) => {
+            let failure = policy_failure(error.kind);
+            let observed = Observed::Failed { failure, nothing_sent: error.nothing_sent };
+            // A caller in a hurry must not make the upstream look ill: what was configured is the
+            // measure.
+            (classify(observed, received, took, exchange.attempt_timeout()), None)
+        }
+    }
 }
 
 fn note_attempt(
     teller: &mut Teller,
     result: &Result<Response<ResponseBody>, SendError>,
     outcome: &Outcome,
+    said: Option<Box<str>>,
     took: Duration,
     waited: Waits,
 ) {
     let n = u8::try_from(teller.story.attempts.len() + 1).unwrap_or(u8::MAX);
+    teller.story.notes.sending = false;
+    teller.story.notes.said.extend(said.map(|said| (n, said)));
     teller.story.attempts.push(AttemptStory {
         n,
         status: result.as_ref().ok().map(|response| response.status().as_u16()),

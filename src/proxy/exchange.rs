@@ -216,6 +216,7 @@ impl Teller {
                 bytes_down: 0,
                 took: Duration::ZERO,
                 streamed: Duration::ZERO,
+                notes: Default::default(),
                 shadow: None,
             },
             gateway: gateway.clone(),
@@ -237,6 +238,8 @@ impl Teller {
         self.story.decision = Decision::Rejected(code);
         self.story.ending = Ending::Rejected(code);
         self.story.status = rejection.status.as_u16();
+        self.story.notes.retry_at = rejection.retry_at.map(|(at, _)| at);
+        self.story.notes.reason = Some(rejection.detail.as_str().into());
     }
 
     /// From then on time belongs to the body and its reader.
@@ -265,6 +268,7 @@ impl Teller {
             None => common.metrics.unrouted(&self.story),
         }
         self.gateway.access.exchange(&self.story);
+        common.ledger.tell(&mut self.story);
     }
 }
 

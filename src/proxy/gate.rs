@@ -31,11 +31,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Stands in line at `now`.
+    /// Stands in line at `now`; `behind` is how many stand before it, if it has to wait.
     pub(super) fn join(
         exchange: &Exchange<'_>,
         keys: &Keys,
         now: MonoTime,
+        behind: &mut Option<u32>,
     ) -> Result<Self, Refusal> {
         let state = &exchange.upstream.state;
         let route = exchange.upstream.route_ids.get(exchange.route).copied();
@@ -52,6 +53,10 @@ impl Place {
         let (ticket, answer) = state.with_at(now, |policy, cx| {
             let mut ticket = policy.join(cx, ask)?;
             let answer = policy.ask(cx, &mut ticket);
+            if matches!(answer, Answer::Wait { .. }) {
+                // One of them is this one.
+                *behind = policy.queued().checked_sub(1).and_then(|others| others.try_into().ok());
+            }
             Ok((ticket, answer))
         })?;
         let ready = match answer {
@@ -63,31 +68,45 @@ impl Place {
     }
 
     /// Waits until this exchange may send. Beside it the request body is read ahead, by which a
-    /// client that left is noticed.
+    /// client that left is noticed; what an exchange waited in vain is added to `in_vain`.
     pub(super) async fn turn(
         &mut self,
         exchange: &Exchange<'_>,
+        in_vain: &mut Waits,
     ) -> Result<(InFlight, Before), Stop> {
         match self.ready.take() {
             Some(ready) => Ok(ready),
             // Boxed, so that those who need not wait do not carry what waiting needs.
-            None => Box::pin(self.wait(exchange)).await,
+            None => Box::pin(self.wait(exchange, in_vain)).await,
         }
     }
 
-    async fn wait(&mut self, exchange: &Exchange<'_>) -> Result<(InFlight, Before), Stop> {
+    async fn wait(
+        &mut self,
+        exchange: &Exchange<'_>,
+        in_vain: &mut Waits,
+    ) -> Result<(InFlight, Before), Stop> {
         let clock = exchange.gateway.common.clock;
-        let Some(ticket) = &mut self.ticket else { return Err(Stop::Refused(Refusal::Draining)) };
+        let mut waiting = Waiting { place: self, in_vain, is_over: false };
         let mut reading = pin!(exchange.read_ahead());
         loop {
-            match self.state.with(|policy, cx| policy.ask(cx, ticket)) {
-                Answer::Go(grant) => return Ok(InFlight::new(&self.state, grant)),
-                Answer::Refuse(refusal) => return Err(Stop::Refused(refusal)),
+            let Place { state, ticket, woken, ready: _ } = &mut *waiting.place;
+            let Some(ticket) = ticket else { return Err(Stop::Refused(Refusal::Draining)) };
+            match state.with(|policy, cx| policy.ask(cx, ticket)) {
+                Answer::Go(grant) => {
+                    let granted = InFlight::new(state, grant);
+                    waiting.is_over = true;
+                    return Ok(granted);
+                }
+                Answer::Refuse(refusal) => {
+                    waiting.is_over = true;
+                    return Err(Stop::Refused(refusal));
+                }
                 Answer::Wait { until } => {
-                    let Some((_, woken)) = &self.woken else {
+                    let Some((_, woken)) = woken else {
                         // From here on wake-ups are heard; one that came before is in the next answer.
                         let id = ticket.id();
-                        self.woken = Some((id, self.state.waker(id)));
+                        *woken = Some((id, state.waker(id)));
                         continue;
                     };
                     tokio::select! {
@@ -135,15 +154,36 @@ impl Place {
             self.state.with(|policy, cx| policy.rejoin(cx, ticket, plan));
         }
     }
+
+    /// Out of the line, if it still stands there; says what it waited since its last attempt.
+    fn leave(&mut self) -> Waits {
+        let ticket = self.ticket.take();
+        ticket.map_or_else(Waits::default, |ticket| {
+            self.state.with(|policy, cx| policy.quit(cx, ticket))
+        })
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.state.with(|policy, cx| policy.quit(cx, ticket));
-        }
+        self.leave();
         if let Some((id, _)) = &self.woken {
             self.state.forget_waker(*id);
+        }
+    }
+}
+
+/// One wait; if nobody is left to hear how it ends, it ends here, and its time is accounted for.
+struct Waiting<'a> {
+    place: &'a mut Place,
+    in_vain: &'a mut Waits,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.in_vain.add(&self.place.leave());
         }
     }
 }

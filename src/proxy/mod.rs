@@ -245,6 +245,7 @@ async fn relay_down(
     }
     let name = exchange.upstream.head.name.clone();
     let retry_at = retry.map(|(at, anchor)| anchor.wall(at));
+    teller.story.notes.retry_at = retry_at;
     response_head::annotate(&mut parts.headers, &teller.story, name, retry_at);
     // What is left of the body may still be on its way up; nobody must wait for its connection.
     if connection.protocol() == Protocol::Http1 && !exchange.body.ended() {

@@ -9,14 +9,16 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 
 use crate::admin::auth::Access;
-use crate::admin::backend::{Backend, ControlError, ForceBreaker, ForcedState, Reload};
+use crate::admin::backend::{Asking, Backend, ControlError, ForceBreaker, ForcedState, Reload};
 use crate::config::{self, Loaded};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
 use crate::policy::breaker::Force;
 use crate::serve::ListenerId;
 use crate::serve::shutdown::Load;
+use crate::store::read::{self, Answer, Question};
 use crate::telemetry::access::AccessLogger;
+use crate::telemetry::names;
 use crate::telemetry::scrape;
 use crate::telemetry::view::{
     EventKind, EventView, KeyView, Moment, ProcessView, Readiness, ReloadReport, UpstreamView,
@@ -140,6 +142,7 @@ impl Control {
             .map_err(|error| refused(vec![error.to_string()]))?;
         // First the rules, then the routes to them: nobody is judged by less than both.
         next.enforce();
+        gateway.common.ledger.configure(&settings.state);
         self.live.store(Arc::new(next));
         self.access.set_token(settings.admin.token.clone());
         gateway.common.metrics.retain(&settings);
@@ -250,6 +253,13 @@ impl Backend for Control {
             ForcedState::Auto => "auto",
         };
         let (reason, seconds) = (&request.reason, request.for_.as_secs());
+        gateway.common.tell(EventView {
+            time: Moment(gateway.common.clock.wall()),
+            kind: EventKind::Breaker,
+            upstream: Some(upstream.to_owned()),
+            scope: route.map(names::breaker_of_route).or(Some(names::BREAKER_UPSTREAM.to_owned())),
+            detail: format!("set to {state} by hand for {seconds} s: {reason}"),
+        });
         tracing::warn!(upstream, state, route, reason, seconds, "breaker set by hand");
         Ok(found.view(gateway.common.clock.anchor()))
     }
@@ -271,8 +281,33 @@ impl Backend for Control {
             });
         }
         tracing::warn!(upstream, cleared, "cooldowns cleared by hand");
-        self.tell(EventKind::Cooldown, format!("{cleared} cleared by hand"));
+        gateway.common.tell(EventView {
+            time: Moment(gateway.common.clock.wall()),
+            kind: EventKind::Cooldown,
+            upstream: Some(upstream.to_owned()),
+            scope: scope.map(str::to_owned),
+            detail: format!("{cleared} cleared by hand"),
+        });
         Ok(found.view(gateway.common.clock.anchor()))
+    }
+
+    fn ask_ledger(&self, question: Question) -> Asking<'_> {
+        Box::pin(async move {
+            let gateway = self.gateway();
+            let answer = gateway.common.ledger.ask(question.clone()).await;
+            match answer.map_err(|error| ControlError::LedgerFailed { why: error.to_string() })? {
+                Answer::Found(found) => Ok(found),
+                Answer::Unknown { oldest } => {
+                    let id = match &question {
+                        Question::One(id) => id.as_str(),
+                        Question::Last(_) => "",
+                    };
+                    let why = read::unknown(id, oldest, Some(&gateway.settings.state));
+                    Err(ControlError::UnknownExchange { why })
+                }
+                Answer::Failed(why) => Err(ControlError::LedgerFailed { why }),
+            }
+        })
     }
 
     fn reload(&self) -> Reload<'_> {

@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 
 mod control;
 
+mod memory;
+
 pub use self::control::{Control, WATCH_INTERVAL};
 
 use crate::admin;
@@ -29,6 +31,7 @@ use crate::gateway::{BuildError, Common, Gateway, Live};
 use crate::proxy::Proxy;
 use crate::serve::worker::{BindError, Bound, Running};
 use crate::serve::{ListenerId, Timeouts};
+use crate::store::Store;
 use crate::telemetry::access::AccessLogger;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::writer::LogWriter;
@@ -39,6 +42,9 @@ const REFUSE_AT_LAST: u32 = 5;
 /// After a last answer its connection may linger so long.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// Writing the last second's stories takes milliseconds, unless the disk hangs.
+const STORE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// A running forbear.
 pub struct Sidecar {
     control: Arc<Control>,
@@ -47,6 +53,7 @@ pub struct Sidecar {
     metrics: Option<SocketAddr>,
     /// Admin and metrics listeners.
     tasks: JoinSet<()>,
+    store: Store,
     /// True once those should end.
     ending: watch::Sender<bool>,
 }
@@ -89,16 +96,21 @@ impl Sidecar {
         log: LogWriter,
     ) -> Result<Self, StartError> {
         let settings = Arc::new(loaded.settings.clone());
-        let common = Common::new(Clock::start(), metrics, &settings);
+        let clock = Clock::start();
+        let store = Store::open(&settings.state, clock, metrics.store.clone())?;
+        let (ledger, salt) = (store.ledger().clone(), store.salt());
+        let common = Common::with_ledger(clock, metrics, &settings, ledger, salt);
         let access = AccessLogger::new(settings.log, log.clone());
         let gateway = Gateway::build(settings.clone(), access, &common, None)?;
         gateway.enforce();
+        memory::restore(&gateway, store.saved());
         let bound = Bound::bind(&settings)?;
         let admin = bind("admin.listen", settings.admin.listen)?;
         let read_only =
             settings.metrics_listen.map(|address| bind("metrics.listen", address)).transpose()?;
 
         let live: Live = Arc::new(ArcSwap::from_pointee(gateway));
+        store.watch(memory::snapshot(live.clone()));
         let running = bound.start(&Proxy::new(live.clone()))?;
         let is_loopback = settings.admin.listen.ip().is_loopback();
         let guard = Arc::new(Access::new(settings.admin.token.clone(), is_loopback));
@@ -126,6 +138,7 @@ impl Sidecar {
             admin: admin_address,
             metrics: metrics_address,
             tasks,
+            store,
             ending,
         };
         Ok(sidecar)
@@ -210,6 +223,11 @@ impl Sidecar {
         // Nobody listening any more is fine.
         let _ = self.ending.send(true);
         while self.tasks.join_next().await.is_some() {}
+        if !self.store.close(STORE_TIME_MAX) {
+            tracing::warn!(
+                "the state file takes too long; what was told last may be missing in it"
+            );
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use prometheus::{
 
 use super::names::{self, Kind, MetricDef};
 use super::series::RequestCounter;
+use super::store::StoreMetrics;
 use super::story::Story;
 use super::upstream::UpstreamMetrics;
 use crate::config::settings::{Settings, UpstreamConfig};
@@ -37,6 +38,8 @@ pub struct Metrics {
     pub accept_errors: IntCounter,
     /// Log lines that were dropped.
     pub log_lines_dropped: IntCounter,
+    /// Ledger and state.
+    pub store: StoreMetrics,
 }
 
 impl Metrics {
@@ -60,6 +63,7 @@ impl Metrics {
             panics: counter(&registry, &names::PANICS),
             accept_errors: counter(&registry, &names::ACCEPT_ERRORS),
             log_lines_dropped: counter(&registry, &names::LOG_LINES_DROPPED),
+            store: StoreMetrics::new(&registry),
             families,
             registry,
         }
@@ -242,7 +246,7 @@ impl Families {
     }
 }
 
-fn counters(registry: &Registry, def: &MetricDef) -> IntCounterVec {
+pub(super) fn counters(registry: &Registry, def: &MetricDef) -> IntCounterVec {
     let family = IntCounterVec::new(Opts::new(def.name, def.help), def.labels).expect(VALID);
     registry.register(Box::new(family.clone())).expect(VALID);
     family
@@ -252,13 +256,13 @@ fn counter(registry: &Registry, def: &MetricDef) -> IntCounter {
     counters(registry, def).with_label_values::<&str>(&[])
 }
 
-fn gauges(registry: &Registry, def: &MetricDef) -> GaugeVec {
+pub(super) fn gauges(registry: &Registry, def: &MetricDef) -> GaugeVec {
     let family = GaugeVec::new(Opts::new(def.name, def.help), def.labels).expect(VALID);
     registry.register(Box::new(family.clone())).expect(VALID);
     family
 }
 
-fn histograms(registry: &Registry, def: &MetricDef) -> HistogramVec {
+pub(super) fn histograms(registry: &Registry, def: &MetricDef) -> HistogramVec {
     let buckets = match def.kind {
         Kind::Histogram(bounds) => bounds.to_vec(),
         Kind::Counter | Kind::Gauge => Vec::new(),

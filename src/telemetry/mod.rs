@@ -17,6 +17,8 @@ mod series;
 
 pub mod scrape;
 
+pub mod store;
+
 pub mod writer;
 
 pub mod log;

@@ -137,6 +137,18 @@ catalogue! {
     PANICS = "forbear_panics_total", Counter, [], "Panics that were caught; each one is a bug.";
     ACCEPT_ERRORS = "forbear_accept_errors_total", Counter, [],
         "Connections that could not be accepted.";
+    STORE_UP = "forbear_store_up", Gauge, ["backend"],
+        "1 while what is told can be written where it was meant to be.";
+    STORE_FALLBACK = "forbear_store_fallback_active", Gauge, ["backend"],
+        "1 while state is kept in memory because the file cannot be used.";
+    STORE_OPERATIONS = "forbear_store_operations_total", Counter, ["backend", "op", "result"],
+        "Batches written, questions answered, broken files moved aside.";
+    STORE_DURATION = "forbear_store_operation_duration_seconds", Histogram(ATTEMPT_BUCKETS),
+        ["backend"], "Time to write one batch.";
+    STORE_SIZE = "forbear_store_size_bytes", Gauge, ["backend"],
+        "The state file and its write-ahead log.";
+    LEDGER_RECORDS = "forbear_ledger_records_total", Counter, ["record", "result"],
+        "Exchanges and events by whether the ledger keeps them, only counts them, or lost them.";
     LABEL_OVERFLOW = "forbear_metrics_label_overflow_total", Counter, ["label"],
         "Increments that went to a folded series because the label had too many values.";
 }
@@ -172,6 +184,16 @@ pub const HINT_FORMS: [&str; 3] = ["delta", "date", "ratelimit_header"];
 pub const KEY_REJECTIONS: [&str; 2] = ["queue_full", "timeout"];
 /// Label `result` of reloads.
 pub const RELOAD_RESULTS: [&str; 2] = ["applied", "refused"];
+/// Label `backend` of the store.
+pub const STORE_BACKEND: &str = "sqlite";
+/// Label `op` of the store.
+pub const STORE_OPS: [&str; 3] = ["write", "read", "move_aside"];
+/// Label `result` of the store's operations.
+pub const STORE_RESULTS: [&str; 2] = ["ok", "failed"];
+/// Label `record` of the ledger.
+pub const LEDGER_RECORD: [&str; 2] = ["exchange", "event"];
+/// Label `result` of the ledger's records.
+pub const LEDGER_RESULTS: [&str; 3] = ["kept", "sampled", "dropped"];
 /// Label `state` of breakers, in the order of [`crate::telemetry::view::BreakerState`].
 pub const BREAKER_STATES: [&str; 5] = ["closed", "open", "half_open", "forced_open", "disabled"];
 /// Label `error` of attempts.

@@ -49,16 +49,58 @@ pub struct Story {
     /// The part of `took` in which the response body went to the client: the upstream's time and
     /// the reader's, not forbear's.
     pub streamed: Duration,
+    /// What only the ledger tells.
+    pub notes: Notes,
+}
+
+/// What only the ledger tells of an exchange.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// Exchanges that stood in line before it, if it had to wait.
+    pub behind: Option<u32>,
+    /// An attempt was sent and has not ended; at the end of the story: nobody waited for its end.
+    pub sending: bool,
+    /// What upstreams wrote where they named a time, by the number of the attempt.
+    pub said: Vec<(u8, Box<str>)>,
+    /// When it is worth coming back, as the client was told.
+    pub retry_at: Option<WallTime>,
+    /// A refusal's sentence.
+    pub reason: Option<Box<str>>,
+}
+
+impl Story {
+    /// Moves the story out; what stays behind has the same numbers and no texts.
+    pub fn take(&mut self) -> Self {
+        Self {
+            upstream: self.upstream.take(),
+            route: self.route.take(),
+            method: std::mem::take(&mut self.method),
+            path: std::mem::take(&mut self.path),
+            keys: std::mem::take(&mut self.keys),
+            flow: self.flow.take(),
+            run: self.run.take(),
+            attempts: std::mem::take(&mut self.attempts),
+            notes: std::mem::take(&mut self.notes),
+            ..*self
+        }
+    }
 }
 
 /// Twenty-six characters of Crockford's base 32: 48 bits of time, 80 bits of chance (a ULID).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId([u8; 26]);
 
+/// Crockford's: no letter that can be taken for a digit.
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+fn digit_value(byte: u8) -> Option<u8> {
+    let at = DIGITS.iter().position(|digit| *digit == byte.to_ascii_uppercase())?;
+    u8::try_from(at).ok()
+}
+
 impl RequestId {
     /// Builds an id from the wall time and 80 bits of chance.
     pub fn new(now: WallTime, chance: u128) -> Self {
-        const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
         let time = u128::from(now.unix_ms.unsigned_abs()) & ((1 << 48) - 1);
         let value = (time << 80) | (chance & ((1 << 80) - 1));
         let mut text = [b'0'; 26];
@@ -69,6 +111,14 @@ impl RequestId {
             rest >>= 5;
         }
         Self(text)
+    }
+
+    /// When an id was made, from its text; `None` if it is none.
+    pub fn time_of(text: &str) -> Option<WallTime> {
+        let is_id = text.len() == 26 && text.bytes().all(|byte| digit_value(byte).is_some());
+        let digits = text.bytes().take(10).filter_map(digit_value);
+        let unix_ms = digits.fold(0_i64, |value, digit| (value << 5) | i64::from(digit));
+        is_id.then_some(WallTime { unix_ms })
     }
 
     /// The id as text.

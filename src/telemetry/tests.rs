@@ -129,6 +129,7 @@ fn recovered() -> Story {
         bytes_down: 812,
         took: ms(4353),
         streamed: ms(0),
+        notes: Default::default(),
         shadow: None,
     }
 }
@@ -163,7 +164,12 @@ fn settings(upstreams: Vec<UpstreamConfig>) -> Settings {
         },
         admin: AdminSettings { listen, token: None },
         metrics_listen: None,
-        state: StateSettings { path: ":memory:".into(), ledger_keep: ms(1), ledger_rows_max: 1 },
+        state: StateSettings {
+            path: ":memory:".into(),
+            ledger_keep: ms(1),
+            ledger_rows_max: 1,
+            ledger_successes_per_second: 1,
+        },
         log: LOG,
         limits: LimitSettings {
             in_flight_max: 1,

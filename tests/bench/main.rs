@@ -6,6 +6,7 @@
 //! | `micro` | what one step costs, and how that grows with upstreams, keys, scopes and queues |
 //! | `peers` | CPU, system calls, latency and memory beside other proxies, in the same rounds |
 //! | `job` | how long a rate-limited job takes beside clients that retry by themselves |
+//! | `store` | what the ledger costs the data path and its own thread, and how large its file gets |
 //! | `cost` | instructions and allocations per request, which do not depend on the clock |
 //!
 //! `origin` and `load` are the two ends of `peers`, `job` and `cost`; each is a process of its own, so that
@@ -34,6 +35,8 @@ mod micro;
 
 mod peers;
 
+mod store;
+
 /// Measures forbear.
 #[derive(Parser)]
 struct Arguments {
@@ -52,6 +55,8 @@ enum Command {
     Peers(peers::Options),
     /// The rate-limited job, beside clients that retry by themselves
     Job(job::Options),
+    /// The ledger: telling, writing, size
+    Store(store::Options),
     /// Instructions and allocations per request, under valgrind
     Cost(cost::Options),
     /// The origin
@@ -70,6 +75,7 @@ fn main() -> Outcome {
         Command::Micro(options) => micro::run(options),
         Command::Peers(options) => peers::run(options),
         Command::Job(options) => job::run(options),
+        Command::Store(options) => store::run(options),
         Command::Cost(options) => cost::run(options),
         Command::Origin(options) => origin::run(&options),
         Command::Load(options) => load::run(&options),

@@ -40,7 +40,7 @@ class Forbear:
         self.log = open(folder / "forbear.log", "wb")
         self.process = subprocess.Popen(
             [binary, "run", "-c", folder / "config.toml"],
-            stdout=subprocess.PIPE, stderr=self.log, text=True,
+            cwd=folder, stdout=subprocess.PIPE, stderr=self.log, text=True,
         )
         listeners = {}
         for line in iter(self.process.stdout.readline, "ready\n"):

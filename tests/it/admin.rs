@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use forbear::admin::backend::Backend;
 use forbear::demo::api::FakeApi;
 use forbear::demo::script::Step;
 use forbear::demo::settings::ApiSettings;
+use forbear::store::read::{Filter, Question};
 use forbear::telemetry::names::CATALOGUE;
 use http::{HeaderName, HeaderValue};
 
@@ -105,11 +107,13 @@ async fn promtool_finds_nothing_to_say() {
 }
 
 /// Families that a healthy run of this kind does not move, and why.
-const STILL: [(&str, &str); 9] = [
+const STILL: [(&str, &str); 11] = [
     ("forbear_accept_errors_total", "file descriptors suffice"),
     ("forbear_log_lines_dropped_total", "the log keeps up"),
     ("forbear_panics_total", "each one is a bug"),
     ("forbear_metrics_label_overflow_total", "the API's statuses are few"),
+    ("forbear_store_fallback_active", "memory is where its state is meant to be"),
+    ("forbear_store_size_bytes", "so there is no file"),
     ("forbear_draining", "nobody asked it to end"),
     ("forbear_concurrency_in_use", "everything has been given back"),
     ("forbear_concurrency_waiting", "nobody waits any more"),
@@ -120,6 +124,9 @@ const STILL: [(&str, &str); 9] = [
 #[tokio::test]
 async fn every_metric_of_the_catalogue_moves_in_a_mixed_run() {
     let (_api, forbear) = after_a_mixed_run().await;
+    // Asking the ledger has it write what it was told.
+    let question = Question::Last(Filter { last: 1, ..Filter::default() });
+    assert_eq!(forbear.control().ask_ledger(question).await.unwrap().len(), 1);
     let series = read(&forbear.metrics());
     let sum = |name: &str| -> f64 {
         let of = |full: &str| {

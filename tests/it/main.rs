@@ -75,6 +75,8 @@ mod cli;
 mod drain;
 /// A response that somebody pastes, and profiles.
 mod interpret;
+/// What is kept, and how it is asked for.
+mod ledger;
 /// All or nothing, with nothing lost.
 mod reload;
 /// A command behind forbear.

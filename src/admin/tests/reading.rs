@@ -51,11 +51,29 @@ async fn probes_tell_life_from_readiness() {
 #[tokio::test]
 async fn what_does_not_exist_yet_is_a_problem_with_a_way_out() {
     let served = Served::open(&Fake::new());
-    for path in ["/api/v1/exchanges/01", "/api/v1/preflight", "/api", "/x"] {
+    for path in ["/api/v1/preflight", "/api", "/x"] {
         let answer = served.send(&format!("GET {path}"), &[], "").await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "not_found"), "{path}");
         assert!(answer.json()["detail"].as_str().unwrap().contains(path));
     }
+}
+
+#[tokio::test]
+async fn exchanges_are_asked_for_by_id_or_by_what_they_are() {
+    let fake = Fake::new();
+    let served = Served::open(&fake);
+    let answer = served.send("GET /api/v1/exchanges/01M7", &[], "").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "unknown_exchange"));
+    let line = "GET /api/v1/exchanges?last=3&run=a%20b&failed=true";
+    assert_eq!(served.send(line, &[], "").await.json(), serde_json::json!([]));
+    let wrong = served.send("GET /api/v1/exchanges?lst=3", &[], "").await;
+    assert_eq!((wrong.status.as_u16(), wrong.code().as_str()), (400, "bad_request"));
+
+    let asked = [
+        r#"One("01M7")"#,
+        r#"Last(Filter { last: 3, run: Some("a b"), upstream: None, failed: true })"#,
+    ];
+    assert_eq!(fake.asked(), asked);
 }
 
 #[tokio::test]

@@ -83,6 +83,12 @@ pub(super) const STATE: &[Setting] = &[
     )
     .or("200000"),
     Setting::new(
+        "ledger_successes_per_second",
+        count(1_000_000),
+        "Exchanges that succeed at once are kept up to this many a second; all others always.",
+    )
+    .or("10"),
+    Setting::new(
         "shared",
         Kind::Table(SHARED),
         "One truth for many sidecars. Not available in this version.",

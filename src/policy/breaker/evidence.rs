@@ -68,6 +68,14 @@ impl Evidence {
         }
     }
 
+    /// In a row or in the window, whichever is more.
+    pub(super) fn failures(&self, cfg: &BreakerSettings, now: MonoTime) -> u32 {
+        let tally = self.tally(cfg, now);
+        let in_window = (tally.failure_ratio() * f64::from(tally.samples())).round();
+        // A share of a count of 32 bits is one, too; `as` saturates.
+        self.failures.max(in_window as u32)
+    }
+
     pub(super) fn failure_ratio(&self, cfg: &BreakerSettings, now: MonoTime) -> f64 {
         self.tally(cfg, now).failure_ratio()
     }

@@ -1,5 +1,7 @@
 //! The composition, one promise at a time. Whole histories are in `tests/sim`.
 
+mod restored;
+
 use std::num::NonZeroU8;
 
 use super::*;

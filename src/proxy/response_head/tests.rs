@@ -41,6 +41,7 @@ pub(crate) fn story(attempts: &[(Class, Option<u16>)]) -> Story {
         bytes_down: 0,
         took: Duration::ZERO,
         streamed: Duration::ZERO,
+        notes: Default::default(),
         shadow: None,
     }
 }

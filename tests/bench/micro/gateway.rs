@@ -213,6 +213,7 @@ fn story(upstream: &str, status: u16) -> Story {
         }],
         waited: Waits::default(),
         shadow: None,
+        notes: Default::default(),
         decision: Decision::Pass,
         status,
         ending: Ending::Ok,

@@ -45,6 +45,8 @@ pub(crate) fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
     let mut command = Command::new(env!("CARGO_BIN_EXE_forbear"));
     command.args(arguments).env_remove("FORBEAR_CONFIG").env_remove("FORBEAR_ADMIN");
     command.stdin(Stdio::null()).kill_on_drop(true);
+    // Where its state file goes, unless the configuration or the test says otherwise.
+    command.current_dir(env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

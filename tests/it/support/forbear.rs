@@ -32,7 +32,11 @@ pub(crate) fn with_free_ports(configuration: &str) -> String {
 impl Forbear {
     /// Starts with this configuration, to which free loopback ports are added.
     pub(crate) fn start(configuration: &str) -> Self {
-        let loaded = config::load_str(&with_free_ports(configuration), "test.toml", &|_| None)
+        let mut text = with_free_ports(configuration);
+        if !text.contains("[state]") {
+            text.push_str("\n[state]\npath = \":memory:\"\n");
+        }
+        let loaded = config::load_str(&text, "test.toml", &|_| None)
             .unwrap_or_else(|problems| panic!("{problems}"));
         let metrics = Arc::new(Metrics::new());
         let log = LogWriter::start(std::io::sink(), metrics.log_lines_dropped.clone()).unwrap();

@@ -1,0 +1,171 @@
+//! What of an upstream is worth keeping over a restart, as plain data, and how to go on from it.
+//!
+//! Times are those of this process: whoever stores them converts, and sees to it that a clock that
+//! jumped makes no pause longer than it was. What cannot be found again in the configuration is
+//! left out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Context, Forced, UpstreamPolicy};
+use crate::policy::breaker::{Circuit, SavedCircuit};
+use crate::policy::line::{CredentialId, RouteId};
+use crate::policy::outcome::QuotaReading;
+use crate::policy::scope::Cooldown;
+use crate::policy::time::MonoTime;
+
+/// Everything that is kept of one upstream.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SavedUpstream {
+    /// Those that are not just closed.
+    pub breakers: Vec<SavedBreaker>,
+    /// Pauses in force.
+    pub cooldowns: Vec<(SavedScope, Cooldown)>,
+    /// Quotas as last described, with what may still go.
+    pub quotas: Vec<SavedQuota>,
+}
+
+/// A breaker that is not just closed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedBreaker {
+    /// `None` for the upstream's own.
+    pub route: Option<Arc<str>>,
+    /// Its state.
+    pub circuit: SavedCircuit,
+    /// What a person gave as the reason for overriding it.
+    pub reason: Option<Arc<str>>,
+}
+
+/// Whom a word of the upstream covers, by names that mean the same in the next process.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SavedScope {
+    /// Everybody.
+    Whole,
+    /// One credential.
+    Credential(CredentialId),
+    /// One credential on one route.
+    Route(Arc<str>, CredentialId),
+}
+
+/// A quota as last described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedQuota {
+    /// Name of the route.
+    pub route: Arc<str>,
+    /// Whose it is.
+    pub credential: CredentialId,
+    /// Requests per window.
+    pub limit: Option<u64>,
+    /// What may still go.
+    pub remaining: u64,
+    /// When it is renewed.
+    pub reset: Option<MonoTime>,
+}
+
+impl UpstreamPolicy {
+    /// What is worth keeping now.
+    pub fn saved(&self, now: MonoTime) -> SavedUpstream {
+        let own = self.breaker.saved(now).map(|circuit| SavedBreaker {
+            route: None,
+            circuit,
+            reason: reason(self.forced.as_ref(), now),
+        });
+        let routes = self.routes.iter().filter_map(|route| {
+            Some(SavedBreaker {
+                route: Some(route.name.clone()),
+                circuit: route.breaker.as_ref()?.saved(now)?,
+                reason: reason(route.forced.as_ref(), now),
+            })
+        });
+        let name = |id: RouteId| self.routes.get(usize::from(id.0)).map(|route| route.name.clone());
+        let whole = std::iter::once((Some(SavedScope::Whole), &self.whole));
+        let wide = self
+            .credentials
+            .iter()
+            .map(|(credential, scope)| (Some(SavedScope::Credential(*credential)), scope));
+        let narrow = self.scopes.iter().map(|((route, credential), scope)| {
+            (name(*route).map(|route| SavedScope::Route(route, *credential)), scope)
+        });
+        let cooldowns =
+            whole.chain(wide).chain(narrow).filter_map(|(key, scope)| key.zip(scope.cooldown(now)));
+        let quotas = self.scopes.iter().filter_map(|((route, credential), scope)| {
+            let quota = scope.quota()?;
+            Some(SavedQuota {
+                route: name(*route)?,
+                credential: *credential,
+                limit: quota.limit,
+                remaining: scope.left(&quota),
+                reset: quota.reset,
+            })
+        });
+        SavedUpstream {
+            breakers: own.into_iter().chain(routes).collect(),
+            cooldowns: cooldowns.collect(),
+            quotas: quotas.collect(),
+        }
+    }
+
+    /// Goes on where another process stopped. To be called before anybody joins.
+    pub fn restore(&mut self, cx: &Context<'_>, saved: &SavedUpstream) {
+        let now = cx.now;
+        for SavedBreaker { route, circuit, reason } in &saved.breakers {
+            let forced = match circuit.circuit {
+                Circuit::ForcedOpen { until } | Circuit::ForcedClosed { until } if now < until => {
+                    reason.clone().map(|reason| Forced { reason, until })
+                }
+                Circuit::Closed
+                | Circuit::Open { .. }
+                | Circuit::HalfOpen
+                | Circuit::ForcedOpen { .. }
+                | Circuit::ForcedClosed { .. } => None,
+            };
+            match route {
+                None => {
+                    self.breaker.restore(now, circuit);
+                    self.forced = forced;
+                }
+                Some(name) => {
+                    let route = self.routes.iter_mut().find(|route| route.name == *name);
+                    if let Some(route) = route
+                        && let Some(breaker) = &mut route.breaker
+                    {
+                        breaker.restore(now, circuit);
+                        route.forced = forced;
+                    }
+                }
+            }
+        }
+        for (key, cooldown) in &saved.cooldowns {
+            let scope = match key {
+                SavedScope::Whole => &mut self.whole,
+                SavedScope::Credential(credential) => {
+                    self.credentials.entry(*credential).or_default()
+                }
+                SavedScope::Route(name, credential) => {
+                    let Some(route) = self.route_named(name) else { continue };
+                    self.scope(now, route, *credential).1
+                }
+            };
+            scope.restore(now, *cooldown);
+        }
+        for quota in &saved.quotas {
+            // What has been renewed meanwhile says nothing any more.
+            let Some(reset) = quota.reset.filter(|reset| now < *reset) else { continue };
+            let Some(route) = self.route_named(&quota.route) else { continue };
+            // The margin was added when it was learned, and is added again; it is upwards only.
+            let wait: Duration = reset.since(now);
+            let reading =
+                QuotaReading { limit: quota.limit, remaining: quota.remaining, reset: Some(wait) };
+            self.scope(now, route, quota.credential).1.learn(now, 0, &reading, false);
+        }
+    }
+
+    fn route_named(&self, name: &str) -> Option<RouteId> {
+        let at = self.routes.iter().position(|route| *route.name == *name)?;
+        u16::try_from(at).ok().map(RouteId)
+    }
+}
+
+fn reason(forced: Option<&Forced>, now: MonoTime) -> Option<Arc<str>> {
+    forced.filter(|forced| now < forced.until).map(|forced| forced.reason.clone())
+}

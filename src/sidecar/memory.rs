@@ -1,0 +1,345 @@
+//! What upstreams know, as rows for the store, and back: names instead of numbers, wall time
+//! instead of the process's own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::gateway::view::url_of;
+use crate::gateway::{Gateway, Live};
+use crate::policy::breaker::{Circuit, SavedCircuit};
+use crate::policy::line::CredentialId;
+use crate::policy::outcome::HintSource;
+use crate::policy::scope::Cooldown;
+use crate::policy::time::{MonoTime, TimeAnchor, WallTime};
+use crate::policy::upstream::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
+use crate::store::state::{Snapshot, StateKey, StateRows, StateValue};
+use crate::telemetry::names;
+
+const BREAKER: &str = "breaker";
+const COOLDOWN: &str = "cooldown";
+const QUOTA: &str = "quota";
+
+/// Two readings of both clocks differ by so much at most without a reason; a time that moved less
+/// has not changed.
+const SAME_TIME: Duration = Duration::from_millis(500);
+
+/// Tells the store what all upstreams know, whenever it asks.
+pub(super) fn snapshot(live: Live) -> Snapshot {
+    Box::new(move |before| rows(&live.load(), before))
+}
+
+/// Everything that is worth keeping. `before` is what is on disk: times that are the same but for
+/// the reading of the clocks stay as they are there.
+fn rows(gateway: &Gateway, before: &StateRows) -> StateRows {
+    let anchor = gateway.common.clock.anchor();
+    let mut rows = StateRows::new();
+    for upstream in &gateway.upstreams {
+        let name = &*upstream.config.name;
+        let origin = url_of(&upstream.config);
+        let last_error = upstream.state.last_failure();
+        let saved = upstream.state.with(|policy, cx| policy.saved(cx.now));
+        let mut put = |kind: &str, scope: String, since, until: Option<MonoTime>, data| {
+            let key = StateKey { upstream: name.to_owned(), kind: kind.to_owned(), scope };
+            let old = before.get(&key).filter(|old| old.origin == origin);
+            let until = until.map(|at| steady(anchor.wall(at), old.and_then(|old| old.until)));
+            let since = match since {
+                Some(at) => steady(anchor.wall(at), old.and_then(|old| old.since)),
+                None => began(old, &data, until, anchor.wall),
+            };
+            let (origin, since) = (origin.clone(), Some(since));
+            rows.insert(key, StateValue { origin, since, until, data });
+        };
+        for SavedBreaker { route, circuit, reason } in &saved.breakers {
+            let until = match circuit.circuit {
+                Circuit::Open { until }
+                | Circuit::ForcedOpen { until }
+                | Circuit::ForcedClosed { until } => Some(until),
+                Circuit::Closed | Circuit::HalfOpen => None,
+            };
+            let scope = route
+                .as_deref()
+                .map_or_else(|| names::BREAKER_UPSTREAM.to_owned(), names::breaker_of_route);
+            let data = json!({
+                "state": circuit.circuit.name().name(), "openings": circuit.openings,
+                "failures": circuit.failures, "last_error": last_error, "reason": reason.as_deref(),
+            });
+            put(BREAKER, scope, None, until, data);
+        }
+        for (scope, cooldown) in &saved.cooldowns {
+            let (route, credential) = parts(scope);
+            let data = json!({
+                "route": route, "credential": credential, "wait_ms": millis(cooldown.wait),
+                "source": cooldown.source.map(source_word), "exhausted": cooldown.exhausted,
+            });
+            let since = Some(cooldown.received);
+            put(COOLDOWN, scope_name(scope), since, Some(cooldown.until), data);
+        }
+        for quota in &saved.quotas {
+            let scope = SavedScope::Route(quota.route.clone(), quota.credential);
+            let (route, credential) = parts(&scope);
+            let data = json!({
+                "route": route, "credential": credential,
+                "limit": quota.limit, "remaining": quota.remaining,
+            });
+            put(QUOTA, scope_name(&scope), None, quota.reset, data);
+        }
+    }
+    rows
+}
+
+/// Lets every upstream go on where the process before this one stopped, and says so.
+pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
+    let anchor = gateway.common.clock.anchor();
+    for upstream in &gateway.upstreams {
+        let name = &*upstream.config.name;
+        let origin = url_of(&upstream.config);
+        let own =
+            saved.iter().filter(|(key, value)| key.upstream == name && value.origin == origin);
+        let mut state = SavedUpstream::default();
+        for (key, value) in own {
+            let until = value.until.map(|until| remaining(key, value, until, anchor));
+            match key.kind.as_str() {
+                BREAKER => state.breakers.extend(breaker(key, value, until, anchor.mono)),
+                COOLDOWN => state.cooldowns.extend(cooldown(value, until, anchor)),
+                QUOTA => state.quotas.extend(quota(value, until)),
+                // Of another version.
+                _ => {}
+            }
+        }
+        let (breakers, cooldowns) = (state.breakers.len(), state.cooldowns.len());
+        let quotas = state.quotas.len();
+        if breakers + cooldowns + quotas > 0 {
+            upstream.state.with(|policy, cx| policy.restore(cx, &state));
+            tracing::info!(upstream = name, breakers, cooldowns, quotas, "state restored");
+        }
+    }
+}
+
+/// When it ends. No span is longer than it was when it began, whatever the clock shows.
+fn remaining(key: &StateKey, value: &StateValue, until: WallTime, anchor: TimeAnchor) -> MonoTime {
+    let left = until.since(anchor.wall);
+    let span = value.since.map_or(Duration::MAX, |since| until.since(since));
+    if left > span + SAME_TIME {
+        let StateKey { upstream, kind, scope } = key;
+        let (left_s, span_s) = (left.as_secs(), span.as_secs());
+        tracing::warn!(
+            upstream,
+            kind,
+            scope,
+            left_s,
+            span_s,
+            "what was kept ends later than it can: the clock was set back; cut"
+        );
+    }
+    // The wall was read in whole milliseconds, and nobody may go earlier than told.
+    anchor.mono + left.min(span) + Duration::from_millis(1)
+}
+
+fn breaker(
+    key: &StateKey,
+    value: &StateValue,
+    until: Option<MonoTime>,
+    now: MonoTime,
+) -> Option<SavedBreaker> {
+    let text = |name| value.data.get(name).and_then(Value::as_str);
+    let count = |name| value.data.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let state = text("state")?;
+    let until = until.unwrap_or(now);
+    let circuit = [
+        Circuit::Open { until },
+        Circuit::HalfOpen,
+        Circuit::ForcedOpen { until },
+        Circuit::ForcedClosed { until },
+    ];
+    Some(SavedBreaker {
+        route: names::route_of_breaker(&key.scope).map(Arc::from),
+        circuit: SavedCircuit {
+            circuit: circuit.into_iter().find(|circuit| circuit.name().name() == state)?,
+            openings: u32::try_from(count("openings")).unwrap_or(u32::MAX),
+            failures: u32::try_from(count("failures")).unwrap_or(u32::MAX),
+        },
+        reason: text("reason").map(Arc::from),
+    })
+}
+
+fn cooldown(
+    value: &StateValue,
+    until: Option<MonoTime>,
+    anchor: TimeAnchor,
+) -> Option<(SavedScope, Cooldown)> {
+    // Received before this process began: at its beginning, then.
+    let received = value.since.map_or(anchor.mono, |since| anchor.mono(since).min(anchor.mono));
+    let wait = value.data.get("wait_ms").and_then(Value::as_u64).map(Duration::from_millis)?;
+    let source = value.data.get("source").and_then(Value::as_str);
+    let source = source.and_then(|word| SOURCES.into_iter().find(|it| source_word(*it) == word));
+    let exhausted = value.data.get("exhausted").and_then(Value::as_bool).unwrap_or(false);
+    let cooldown = Cooldown { until: until?, received, wait, source, exhausted };
+    Some((scope_of(&value.data)?, cooldown))
+}
+
+fn quota(value: &StateValue, reset: Option<MonoTime>) -> Option<SavedQuota> {
+    let SavedScope::Route(route, credential) = scope_of(&value.data)? else { return None };
+    let limit = value.data.get("limit").and_then(Value::as_u64);
+    let remaining = value.data.get("remaining").and_then(Value::as_u64)?;
+    Some(SavedQuota { route, credential, limit, remaining, reset })
+}
+
+fn scope_of(data: &Value) -> Option<SavedScope> {
+    let credential = match data.get("credential")?.as_str() {
+        Some(digits) => Some(CredentialId(u64::from_str_radix(digits, 16).ok()?)),
+        None => None,
+    };
+    let route = data.get("route").and_then(Value::as_str);
+    Some(match (route, credential) {
+        (Some(route), credential) => {
+            SavedScope::Route(route.into(), credential.unwrap_or_default())
+        }
+        (None, Some(credential)) => SavedScope::Credential(credential),
+        (None, None) => SavedScope::Whole,
+    })
+}
+
+/// Route, and credential in hexadecimal; nobody's is none.
+fn parts(scope: &SavedScope) -> (Option<&str>, Option<String>) {
+    let digits = |credential: &CredentialId| {
+        (*credential != CredentialId::default()).then(|| format!("{:016x}", credential.0))
+    };
+    match scope {
+        SavedScope::Whole => (None, None),
+        SavedScope::Credential(credential) => (None, digits(credential)),
+        SavedScope::Route(route, credential) => (Some(route), digits(credential)),
+    }
+}
+
+/// As in the API, with all digits of the credential: two must not be taken for one.
+fn scope_name(scope: &SavedScope) -> String {
+    match parts(scope) {
+        (None, None) => names::BREAKER_UPSTREAM.to_owned(),
+        (None, Some(credential)) => format!("credential {credential}"),
+        (Some(route), None) => format!("route {route}"),
+        (Some(route), Some(credential)) => format!("route {route}, credential {credential}"),
+    }
+}
+
+/// Since when a state is so: as long as it is the same one, since it was first seen. A breaker that
+/// goes from open to half-open is still the one that opened then.
+fn began(
+    old: Option<&StateValue>,
+    data: &Value,
+    until: Option<WallTime>,
+    now: WallTime,
+) -> WallTime {
+    let state = |data: &Value| data.get("state").and_then(Value::as_str).map(str::to_owned);
+    let same = old.filter(|old| {
+        let (before, after) = (state(&old.data), state(data));
+        let goes_on = before == after && old.until == until;
+        let opened = Circuit::Open { until: MonoTime::ZERO }.name().name();
+        let probes = Circuit::HalfOpen.name().name();
+        goes_on || (before.as_deref() == Some(opened) && after.as_deref() == Some(probes))
+    });
+    same.and_then(|old| old.since).unwrap_or(now)
+}
+
+fn steady(new: WallTime, old: Option<WallTime>) -> WallTime {
+    old.filter(|old| new.since(*old) < SAME_TIME && old.since(new) < SAME_TIME).unwrap_or(new)
+}
+
+const SOURCES: [HintSource; 8] = [
+    HintSource::RetryAfterMs,
+    HintSource::RetryAfterDelta,
+    HintSource::RetryAfterDate,
+    HintSource::VendorRetryAfter,
+    HintSource::Profile,
+    HintSource::Body,
+    HintSource::RateLimitReset,
+    HintSource::RateLimitResetAt,
+];
+
+fn source_word(source: HintSource) -> &'static str {
+    match source {
+        HintSource::RetryAfterDate => "retry-after (date)",
+        HintSource::RateLimitResetAt => "ratelimit-reset (date)",
+        HintSource::RetryAfterMs
+        | HintSource::RetryAfterDelta
+        | HintSource::VendorRetryAfter
+        | HintSource::Profile
+        | HintSource::Body
+        | HintSource::RateLimitReset => source.name(),
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
+
+    #[test]
+    fn whatever_named_a_time_is_told_apart_after_a_restart() {
+        for source in SOURCES {
+            let found = SOURCES.into_iter().find(|it| source_word(*it) == source_word(source));
+            assert_eq!(found, Some(source));
+        }
+    }
+
+    fn anchor() -> TimeAnchor {
+        TimeAnchor { mono: MonoTime::from_nanos(5_000_000_000), wall: NOW }
+    }
+
+    /// Begun and to end so many milliseconds from now.
+    fn told(since: i64, until: i64) -> (StateKey, StateValue) {
+        let at = |ms: i64| Some(WallTime { unix_ms: NOW.unix_ms + ms });
+        let (upstream, kind) = ("github".to_owned(), COOLDOWN.to_owned());
+        let key = StateKey { upstream, kind, scope: "upstream".to_owned() };
+        let origin = "https://api.example".to_owned();
+        (key, StateValue { origin, since: at(since), until: at(until), data: json!({}) })
+    }
+
+    #[test]
+    fn nothing_ends_earlier_than_told_and_nothing_lasts_longer_than_it_did() {
+        let day = 86_400_000;
+        for (since, until, left) in [
+            (-10_000, 50_000, 50_000),
+            (-60_000, -1, 0),
+            // The clock was set back a day, and forward a year.
+            (day - 10_000, day + 50_000, 60_000),
+            (-365 * day, -365 * day + 60_000, 0),
+        ] {
+            let (key, value) = told(since, until);
+            let ends = remaining(&key, &value, value.until.unwrap(), anchor());
+            let expected = Duration::from_millis(left + 1);
+            assert_eq!(ends.since(anchor().mono), expected, "{since} to {until}");
+        }
+    }
+
+    #[test]
+    fn a_scope_is_found_again_by_its_row() {
+        for scope in [
+            SavedScope::Whole,
+            SavedScope::Credential(CredentialId(7)),
+            SavedScope::Route("search".into(), CredentialId::default()),
+            SavedScope::Route("search".into(), CredentialId(u64::MAX)),
+        ] {
+            let (route, credential) = parts(&scope);
+            let data = json!({ "route": route, "credential": credential });
+            assert_eq!(scope_of(&data), Some(scope));
+        }
+    }
+
+    #[test]
+    fn a_breaker_is_open_since_it_opened_also_while_it_is_tried_again() {
+        let (_, mut old) = told(-60_000, -30_000);
+        old.data = json!({ "state": "open" });
+        let since = |state: &str, until| began(Some(&old), &json!({ "state": state }), until, NOW);
+        assert_eq!(since("open", old.until), old.since.unwrap());
+        assert_eq!(since("half_open", None), old.since.unwrap());
+        assert_eq!(since("open", Some(NOW)), NOW);
+        assert_eq!(since("forced_open", old.until), NOW);
+    }
+}

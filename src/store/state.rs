@@ -1,0 +1,120 @@
+//! State that is to outlive the process: one row for each scope, with wall-clock times.
+//!
+//! The rows are a last value per scope, so there is no queue that could overflow: once a second, or
+//! at once when a breaker or a cooldown changed, the writer asks for all of them and writes those
+//! that differ from what is on disk.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, Transaction, params};
+use serde_json::Value;
+
+use crate::gateway::Common;
+use crate::gateway::clock::BootTime;
+use crate::policy::time::WallTime;
+
+/// Clocks drift, and the time since the start is told in hundredths of a second.
+const SET_MIN_MS: i64 = 1000;
+
+/// What a row is known by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StateKey {
+    /// Name of the upstream.
+    pub upstream: String,
+    /// `breaker`, `cooldown` or `quota`.
+    pub kind: String,
+    /// `upstream`, `route search`, `credential 1f` …
+    pub scope: String,
+}
+
+/// What is known of one scope.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateValue {
+    /// State belongs to this origin of the upstream; another one starts fresh.
+    pub origin: String,
+    /// Since when it is so, where that is known.
+    pub since: Option<WallTime>,
+    /// Until when it is so, where that is known.
+    pub until: Option<WallTime>,
+    /// Whatever else its kind has.
+    pub data: Value,
+}
+
+/// All state at one moment.
+pub type StateRows = BTreeMap<StateKey, StateValue>;
+
+/// Tells all state there is, given what is on disk; called by the writer's thread.
+pub type Snapshot = Box<dyn FnMut(&StateRows) -> StateRows + Send>;
+
+/// Everything that is on disk, by the clock as it goes now: where the machine has not been started
+/// since, it is known by how much the clock was set meanwhile. Rows that cannot be understood are
+/// left out.
+pub(super) fn load(
+    connection: &Connection,
+    now: WallTime,
+    boot: Option<&BootTime>,
+) -> rusqlite::Result<StateRows> {
+    let sql = "SELECT upstream, kind, scope, origin, since_ms, until_ms, data, saved_ms, boot, boot_ms \
+               FROM state";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| {
+        let saved: i64 = row.get(7)?;
+        let saved_in: Option<String> = row.get(8)?;
+        let same = boot.filter(|boot| saved_in.as_ref() == Some(&boot.id));
+        let age = same.zip(row.get::<_, Option<i64>>(9)?);
+        let set_by = age.map_or(0, |(boot, at)| {
+            let jump = now.unix_ms.saturating_sub(saved.saturating_add(boot.since_ms - at));
+            if jump.abs() > SET_MIN_MS { jump } else { 0 }
+        });
+        let moment = |unix_ms: i64| WallTime { unix_ms: unix_ms.saturating_add(set_by) };
+        let key = StateKey { upstream: row.get(0)?, kind: row.get(1)?, scope: row.get(2)? };
+        let data: String = row.get(6)?;
+        let data = serde_json::from_str(&data).ok();
+        let (since, until) = (row.get::<_, Option<i64>>(4)?, row.get::<_, Option<i64>>(5)?);
+        let (since, until) = (since.map(moment), until.map(moment));
+        let origin = row.get(3)?;
+        Ok(data.map(|data| (key, StateValue { origin, since, until, data })))
+    })?;
+    Ok(rows.filter_map(|row| row.ok().flatten()).collect())
+}
+
+/// Writes what differs from `saved`, and deletes what is no more.
+pub(super) fn save(
+    batch: &Transaction<'_>,
+    saved: &StateRows,
+    now: &StateRows,
+    at: WallTime,
+    boot: Option<&BootTime>,
+) -> rusqlite::Result<()> {
+    let mut upsert = batch.prepare(
+        "INSERT OR REPLACE INTO state \
+         (upstream, kind, scope, origin, since_ms, until_ms, data, saved_ms, boot, boot_ms) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    let (boot_id, boot_ms) = (boot.map(|boot| &boot.id), boot.map(|boot| boot.since_ms));
+    for (key, value) in now.iter().filter(|(key, value)| saved.get(key) != Some(value)) {
+        let StateKey { upstream, kind, scope } = key;
+        let StateValue { origin, since, until, data } = value;
+        let (since, until) = (since.map(|at| at.unix_ms), until.map(|at| at.unix_ms));
+        let data = data.to_string();
+        upsert.execute(params![
+            upstream, kind, scope, origin, since, until, data, at.unix_ms, boot_id, boot_ms,
+        ])?;
+    }
+    let mut delete =
+        batch.prepare("DELETE FROM state WHERE upstream = ?1 AND kind = ?2 AND scope = ?3")?;
+    for StateKey { upstream, kind, scope } in saved.keys().filter(|key| !now.contains_key(key)) {
+        delete.execute([upstream, kind, scope])?;
+    }
+    Ok(())
+}
+
+/// The salt of credentials' hashes, made when there is none yet.
+pub(super) fn salt(connection: &Connection) -> rusqlite::Result<u128> {
+    let made = format!("{:032x}", Common::new_salt());
+    let make = "INSERT OR IGNORE INTO meta (name, value) VALUES ('salt', ?1)";
+    connection.execute(make, [made])?;
+    let read = "SELECT value FROM meta WHERE name = 'salt'";
+    let digits: String = connection.query_row(read, [], |row| row.get(0))?;
+    Ok(u128::from_str_radix(&digits, 16).unwrap_or_else(|_| Common::new_salt()))
+}
