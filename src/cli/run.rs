@@ -69,9 +69,6 @@ impl From<std::io::Error> for Failure {
 
 async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<ExitCode, Failure> {
     let open_files = raise_open_files();
-    if command.is_empty() {
-        use_small_pages();
-    }
     let metrics = Arc::new(Metrics::new());
     // The standard output of `run -- CMD` is CMD's.
     let to = if command.is_empty() { LogTo::Stdout } else { LogTo::Stderr };
@@ -99,8 +96,6 @@ async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<Ex
         Some((program, arguments)) => Some(start_child(program, arguments, &sidecar)?),
         None => None,
     };
-    // Only now, since a child inherits it, and may want large pages.
-    use_small_pages();
     let code = match child {
         Some(child) => with_child(child, &sidecar, watch, &mut signals).await?,
         None => {
@@ -115,10 +110,11 @@ async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<Ex
     Ok(code)
 }
 
-/// Keeps the kernel from giving 2 MiB where 4 KiB were touched: idle, that is half of all memory.
-fn use_small_pages() {
+/// Whether the kernel may give 2 MiB where 4 KiB were touched. It may not: idle, that would be half
+/// of all memory. A child inherits this, and may want them.
+pub(super) fn large_pages(allowed: bool) {
     // Where it is forbidden, forbear is larger and otherwise the same.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    let _ = rustix::thread::disable_transparent_huge_pages(!allowed);
 }
 
 /// One line per listener with the address really bound, then `ready`.
@@ -175,7 +171,8 @@ fn start_child(
     sidecar: &Sidecar,
 ) -> Result<Child, Failure> {
     let url = sidecar.proxy_address().map(|address| format!("http://{address}"));
-    Command::new(program)
+    large_pages(true);
+    let child = Command::new(program)
         .args(arguments)
         .env("FORBEAR_URL", url.unwrap_or_default())
         .kill_on_drop(true)
@@ -183,7 +180,9 @@ fn start_child(
         .map_err(|error| {
             let program = program.to_string_lossy();
             Failure::Setup(format!("`{program}` cannot be started: {error}"))
-        })
+        });
+    large_pages(false);
+    child
 }
 
 /// Serves for one command: its signals are ours, and its exit code, too.
