@@ -15,10 +15,10 @@ use http_body_util::BodyExt;
 use super::exchange::{Exchange, Keys, Teller};
 use super::gate::{self, Place, Stop, seconds};
 use super::head;
+use super::reading;
 use super::reject::{Code, Rejection};
 use super::relay::Flow;
 use crate::gateway::Common;
-use crate::policy::classify::{Failure, Observed, classify};
 use crate::policy::outcome::{Class, Outcome, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
@@ -95,14 +95,15 @@ pub(super) async fn run(
             let decision = Decision::DeadlineTooNear;
             return last_word(exchange, kept, decision, None, teller, out_of_time);
         }
-        let result = send(exchange, sent_at, fresh).await;
+        let mut result = send(exchange, sent_at, fresh).await;
         // No further attempt can follow, so this counts a body once.
         if exchange.body.state() == ReplayState::Streamed {
             exchange.upstream.metrics.replay_unavailable.inc();
         }
-        let now = exchange.gateway.common.clock.now();
-        let took = now.since(sent_at);
-        let outcome = judge(exchange, &result, now, took);
+        let headed = exchange.gateway.common.clock.now();
+        let took = headed.since(sent_at);
+        let now = reading::look_ahead(exchange, &mut result, headed).await;
+        let outcome = reading::judge(exchange, &result, now, took);
         note_attempt(teller, &result, &outcome, took, before.waited);
         let report = Report {
             outcome,
@@ -124,11 +125,11 @@ pub(super) async fn run(
             }
             (verdict, Ok(response)) => {
                 let (decision, retry_at) = given_up(&verdict);
-                conclude(teller, decision, outcome.class);
+                conclude(teller, decision, report.outcome.class);
                 let (parts, body) = response.into_parts();
                 let body =
                     RelayBody::Streaming(Box::new(Flow { body, in_flight: Some(in_flight) }));
-                return Ok(Relay { parts, body, at: now, retry_at });
+                return Ok(Relay { parts, body, at: headed, retry_at });
             }
             (verdict, Err(error)) => {
                 let (decision, retry_at) = given_up(&verdict);
@@ -163,26 +164,6 @@ async fn send(
         .await
 }
 
-fn judge(
-    exchange: &Exchange<'_>,
-    result: &Result<Response<ResponseBody>, SendError>,
-    now: MonoTime,
-    took: Duration,
-) -> Outcome {
-    let observed = match result {
-        Ok(response) => {
-            Observed::Response { status: response.status().as_u16(), headers: response.headers() }
-        }
-        Err(error) => Observed::Failed {
-            failure: policy_failure(error.kind),
-            nothing_sent: error.nothing_sent,
-        },
-    };
-    // A caller in a hurry must not make the upstream look ill: what was configured is the measure.
-    let fair = exchange.attempt_timeout();
-    classify(observed, exchange.anchor.wall(now), took, fair)
-}
-
 fn note_attempt(
     teller: &mut Teller,
     result: &Result<Response<ResponseBody>, SendError>,
@@ -198,7 +179,7 @@ fn note_attempt(
         sent: outcome.sent,
         error: result.as_ref().err().map(|error| names::attempt_error(error.kind)),
         took,
-        hint: outcome.reading.hint.map(|hint| (hint.source, hint.wait)),
+        hint: outcome.reading.hint.clone(),
         waited,
     });
 }
@@ -343,21 +324,4 @@ pub(super) fn broken_body(fault: BodyFault) -> Rejection {
         }
     }
     .closing()
-}
-
-fn policy_failure(kind: SendErrorKind) -> Failure {
-    match kind {
-        SendErrorKind::Dns | SendErrorKind::DnsTimeout => Failure::Dns,
-        SendErrorKind::ConnectRefused | SendErrorKind::Connect => Failure::Connect,
-        SendErrorKind::ConnectTimeout => Failure::ConnectTimeout,
-        SendErrorKind::OutOfResources => Failure::OutOfResources,
-        SendErrorKind::TlsCertificate => Failure::TlsCertificate,
-        SendErrorKind::TlsProtocol => Failure::TlsProtocol,
-        SendErrorKind::Stale => Failure::Stale,
-        SendErrorKind::Reset => Failure::Reset,
-        SendErrorKind::Refused => Failure::Refused,
-        SendErrorKind::HeadTimeout => Failure::HeadTimeout,
-        SendErrorKind::BadResponse => Failure::BadResponse,
-        SendErrorKind::RequestBody => Failure::Client,
-    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::outcome::{Class, HintSource, Sent, WaitKind, Waits};
+use crate::policy::outcome::{Class, Hint, Sent, WaitKind, Waits};
 use crate::policy::time::WallTime;
 
 /// One exchange from its head to its last byte.
@@ -105,7 +105,7 @@ pub struct AttemptStory {
     /// To the response head, or to the failure.
     pub took: Duration,
     /// "Not before", if the answer said so.
-    pub hint: Option<(HintSource, Duration)>,
+    pub hint: Option<Hint>,
     /// Waits just before this attempt.
     pub waited: Waits,
 }
