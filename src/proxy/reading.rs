@@ -4,8 +4,11 @@
 //! what a response means, its beginning is read before the response is judged, and put back: the
 //! client gets every byte as it came. What cannot be a refusal is never held back for that.
 
+use std::borrow::Cow;
+use std::io::Read;
 use std::time::Duration;
 
+use flate2::read::GzDecoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use http::{Method, Response, StatusCode};
 use http_body::Body;
@@ -50,15 +53,41 @@ fn may_tell(exchange: &Exchange<'_>, response: &Response<ResponseBody>) -> bool 
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let headers = response.headers();
-    let is_plain = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"));
     // A success may be a stream or a download, and must not be held back for what it hardly ever
     // says. Refusals that look like one are small JSON documents whose length is announced.
     let is_small = || body.size_hint().exact().is_some_and(|size| size <= BODY_PREFIX as u64);
     let may_be_refusal = status.as_u16() >= 400 || (is_json(headers) && is_small());
-    !has_none && is_plain && may_be_refusal
+    !has_none && coding(headers).is_some() && may_be_refusal
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Plain,
+    Gzip,
+}
+
+/// The coding of a body, if it is one that can be read. Clients ask for gzip without being told to,
+/// and hardly any API answers in another one where gzip will do.
+fn coding(headers: &HeaderMap) -> Option<Coding> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    let coding = codings.next().map_or(&b"identity"[..], |it| it.as_bytes().trim_ascii());
+    let is = |name: &str| coding.eq_ignore_ascii_case(name.as_bytes());
+    match codings.next() {
+        None if is("identity") => Some(Coding::Plain),
+        // RFC 9110 8.4.1.3: they are the same.
+        None if is("gzip") || is("x-gzip") => Some(Coding::Gzip),
+        Some(_) | None => None,
+    }
+}
+
+/// The beginning of what is written, however much more is packed into it. What is cut off or
+/// broken is read as far as it goes.
+fn unpacked(packed: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    // An error says that the rest is not there, which is usual for a beginning.
+    let _ = GzDecoder::new(packed).take(BODY_PREFIX as u64).read_to_end(&mut plain);
+    plain
 }
 
 /// `application/json`, or anything that is written in it (RFC 6839 3.1).
@@ -79,12 +108,13 @@ pub(super) fn judge(
     let received = exchange.anchor.wall(now);
     match result {
         Ok(response) => {
-            let response = hints::Response {
-                status: response.status().as_u16(),
-                headers: response.headers(),
-                body: response.body().ahead(),
-                received,
-            };
+            let (headers, ahead) = (response.headers(), response.body().ahead());
+            let body = ahead.map(|ahead| match coding(headers) {
+                Some(Coding::Gzip) => Cow::Owned(unpacked(ahead)),
+                Some(Coding::Plain) | None => Cow::Borrowed(ahead),
+            });
+            let status = response.status().as_u16();
+            let response = hints::Response { status, headers, body: body.as_deref(), received };
             answered(response, &exchange.upstream.config.dialect).0
         }
         Err(error) => {
@@ -111,5 +141,65 @@ fn policy_failure(kind: SendErrorKind) -> Failure {
         SendErrorKind::HeadTimeout => Failure::HeadTimeout,
         SendErrorKind::BadResponse => Failure::BadResponse,
         SendErrorKind::RequestBody => Failure::Client,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(plain: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        let mut encoder = flate2::read::GzEncoder::new(plain, flate2::Compression::default());
+        encoder.read_to_end(&mut packed).unwrap();
+        packed
+    }
+
+    fn headers(fields: &[(http::HeaderName, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_compressed_beginning_is_read_as_far_as_it_goes_and_no_further_than_the_bound() {
+        let text = (0..3_000).map(|n| format!("item {n}, ")).collect::<String>();
+        let whole = packed(text.as_bytes());
+        assert_eq!(unpacked(&whole), &text.as_bytes()[..BODY_PREFIX]);
+        let half = unpacked(&whole[..whole.len() / 4]);
+        assert!(half.len() > 1_000 && text.as_bytes().starts_with(&half), "{}", half.len());
+        assert_eq!(unpacked(&packed(&vec![0; 5_000_000])).len(), BODY_PREFIX);
+        assert_eq!(unpacked(b"no gzip at all"), b"");
+    }
+
+    #[test]
+    fn only_one_coding_that_is_known_is_read() {
+        let of = |values: &[&'static str]| {
+            let mut fields = HeaderMap::new();
+            for value in values {
+                fields.append(CONTENT_ENCODING, value.parse().unwrap());
+            }
+            coding(&fields)
+        };
+        assert_eq!(of(&[]), Some(Coding::Plain));
+        assert_eq!(of(&["Identity"]), Some(Coding::Plain));
+        assert_eq!(of(&["GZIP"]), Some(Coding::Gzip));
+        for other in [&["br"][..], &["gzip, gzip"], &["gzip", "gzip"], &["identity", "gzip"], &[""]]
+        {
+            assert_eq!(of(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn json_is_what_is_written_in_it() {
+        for (kind, expected) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/graphql-response+json", true),
+            ("application/x-ndjson", false),
+            ("text/event-stream", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(&headers(&[(CONTENT_TYPE, kind)])), expected, "{kind}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
     }
 }
