@@ -39,8 +39,9 @@
 //!    answers into timers and wake-ups. Meanwhile the body is read ahead, up to its bound.
 //! 6. **Send.** [`transport::send`] gives a response head, or what failed and whether anything was
 //!    sent.
-//! 7. **Classify and settle.** [`policy::classify`] says what it means, [`policy::upstream`] draws
-//!    the conclusions for breaker, cooldown, quota and retry budget. If it is to be repeated, the
+//! 7. **Classify and settle.** [`policy::classify`] says what it means, as the API's profile has it
+//!    and, where that can matter, by the beginning of the body. [`policy::upstream`] draws the
+//!    conclusions for breaker, cooldown, quota and retry budget. If it is to be repeated, the
 //!    place is given back and the exchange stands in line again (5), as old as it was.
 //! 8. **Relay** the final response as it streams; the place in flight is held to its last byte.
 //!    **Refuse** only if no response was ever received: one table of codes, one way out, a truthful
@@ -76,16 +77,16 @@
 //! ```
 //!
 //! [`policy`] knows nobody. [`transport`] never sees policy, and policy never sees transport: they
-//! meet in `proxy::attempts`, which translates. [`profiles`] knows policy's form of a
-//! profile, and is known by [`config`] and [`cli`]. [`serve`] knows exchanges only as
+//! meet in `proxy::attempts` and `proxy::reading`, which translate. [`profiles`] knows policy's
+//! form of a profile, and is known by [`config`] and [`cli`]. [`serve`] knows exchanges only as
 //! [`serve::Exchanges`], which [`proxy`] fills; [`admin`] knows the rest only as
 //! [`admin::backend::Backend`], which [`sidecar`] fills; [`demo`] knows forbear only as
 //! [`demo::Proxy`], which [`cli`] fills. Everybody may know [`config::settings`]. [`store`] is told
 //! through a handle in [`gateway::Common`] and owned by [`sidecar`]. Three loans go
 //! against the arrows: [`gateway`] matches [`proxy::target`] and keeps a [`proxy::head`] prepared
-//! for each upstream, [`serve`] refuses with the codes of [`proxy::reject`], and [`telemetry`] has a
-//! word for each of [`transport::error`]. Only [`gateway::clock`] reads a clock and only [`config`]
-//! the environment; lints hold that.
+//! for each upstream, [`serve`] refuses with the codes of [`proxy::reject`], and [`telemetry`] has
+//! a word for each of [`transport::error`]. Only [`gateway::clock`] reads a clock and only
+//! [`config`] the environment; lints hold that.
 //!
 //! # Decisions that surprise
 //!

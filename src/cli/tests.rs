@@ -193,6 +193,7 @@ fn the_status_table_reads_at_a_glance() {
             until: later,
             remaining_ms: 4001,
             source: "retry-after".to_owned(),
+            raw: Some("retry-after: 4".to_owned()),
         }],
         quotas: vec![QuotaView {
             scope: "core".to_owned(),

@@ -154,7 +154,7 @@ impl Rows {
         }
         if let Some(hint) = hint {
             let said = match &hint.raw {
-                Some(raw) => format!(", {}: {}", hint.source, plain(raw)),
+                Some(raw) => format!(", {}", plain(raw)),
                 None => format!(", {}: {}", hint.source, span(hint.wait_ms)),
             };
             what.push_str(&said);

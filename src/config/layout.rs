@@ -120,6 +120,7 @@ impl Layout {
             listen,
             profile,
             dialect,
+            idempotency_key: _, // The profile's.
             credential,
             tls,
             key: _, // The default route has it, too.

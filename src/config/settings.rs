@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::secret::Secret;
 use crate::policy::profile::Profile;
 use crate::policy::settings::{LimitSettings, UpstreamSettings};
@@ -139,6 +141,8 @@ pub struct UpstreamConfig {
     pub profile: Option<Arc<str>>,
     /// What the reader of responses needs of it, with the units that are configured.
     pub dialect: Arc<Profile>,
+    /// The field by which this API notices a repeat, besides `Idempotency-Key`; from the profile.
+    pub idempotency_key: Option<HeaderName>,
     /// Injected on the way up.
     pub credential: Option<CredentialConfig>,
     /// Trust and client certificate.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::address::Url;
 use super::kind::{NameRule, nearest};
 use super::problem::Fault;
-use super::read::Section;
+use super::read::{Section, join};
 use super::repeat::{breaker, retry};
 use super::resolve::warn_if_open;
 use super::scope::{EffectiveValue, Resolver, Scope};
@@ -15,7 +15,7 @@ use super::secret::Secret;
 use super::settings::{CredentialConfig, RouteConfig, RouteMatch, TlsConfig, UpstreamConfig};
 use super::sources::Sources;
 use super::spec;
-use super::value::print_match;
+use super::value::{Value, print_match};
 use crate::policy::profile::{GENERIC, Profile as Dialect, Unit};
 use crate::policy::settings::{Mode, RouteSettings, UpstreamSettings};
 use crate::profiles::{self, Profile};
@@ -41,14 +41,15 @@ pub(super) fn resolve(
     warn_if_open(resolver, &scope, &listen);
     let credential = credential(resolver, &scope, sources);
     let tls = tls(resolver, &scope, sources);
-    let default_route = route(resolver, root, &scope, "default", None);
+    let known = profile.as_ref();
+    let default_route = route(resolver, root, &scope, known, "default", None);
     let breaker = breaker(resolver, &scope.table("breaker"));
     quotas(resolver, section);
     let own_routes = section.list("routes").iter().map(|own| {
         let layers: Vec<&Section> =
             std::iter::once(section).chain(defaults.iter().copied()).collect();
         let inheriting = Scope::new(own, &layers, spec::UPSTREAM);
-        configured_route(resolver, root, own, &inheriting)
+        configured_route(resolver, root, own, &inheriting, known)
     });
     let (routes, policies) =
         std::iter::once(default_route).chain(own_routes.collect::<Vec<_>>()).unzip();
@@ -69,6 +70,7 @@ pub(super) fn resolve(
         prefix,
         hosts,
         listen: listen.first().copied(),
+        idempotency_key: profile.as_ref().and_then(|profile| profile.idempotency_key.clone()),
         profile: profile.map(|profile| profile.name),
         dialect,
         credential,
@@ -154,7 +156,7 @@ fn key(resolver: &mut Resolver<'_, '_>, root: &Section, scope: &Scope<'_>) -> Op
     };
     if !declared.iter().any(matches) {
         let declare = if NameRule::Key.check(&key).is_ok() && !key.ends_with('*') {
-            format!("Declare it with [keys.{}] and in_flight_max.", super::read::join("", &key))
+            format!("Declare it with [keys.{}] and in_flight_max.", join("", &key))
         } else {
             "Name one key, as a request would.".into()
         };
@@ -207,6 +209,7 @@ fn route(
     resolver: &mut Resolver<'_, '_>,
     root: &Section,
     scope: &Scope<'_>,
+    profile: Option<&Profile>,
     name: &str,
     own: Option<(Option<u32>, Option<RouteMatch>)>,
 ) -> (RouteConfig, RouteSettings) {
@@ -226,8 +229,10 @@ fn route(
         name: Arc::clone(&name),
         matcher,
         key,
-        attempt_timeout: resolver.value(scope, "attempt_timeout"),
-        idle_timeout: resolver.value(scope, "idle_timeout"),
+        attempt_timeout: timeout(resolver, scope, "attempt_timeout", profile, |it| {
+            it.attempt_timeout
+        }),
+        idle_timeout: timeout(resolver, scope, "idle_timeout", profile, |it| it.idle_timeout),
     };
     let max_wait = resolver.value(scope, "max_wait");
     let policy = RouteSettings {
@@ -241,18 +246,37 @@ fn route(
     (config, policy)
 }
 
+/// A time-out as it was typed, also in `[defaults]`; else as the API is known to need it.
+fn timeout(
+    resolver: &mut Resolver<'_, '_>,
+    scope: &Scope<'_>,
+    name: &str,
+    profile: Option<&Profile>,
+    documented: impl Fn(&Profile) -> Option<Duration>,
+) -> Duration {
+    let known = profile.and_then(|profile| Some((profile, documented(profile)?)));
+    let Some((profile, span)) = known.filter(|_| scope.depth(name).is_none()) else {
+        return resolver.value(scope, name);
+    };
+    let (path, value) = (join(&scope.path, name), Value::Duration(span).print());
+    let origin = format!("profile {}", profile.name);
+    resolver.effective.push(EffectiveValue { path, value, origin });
+    span
+}
+
 fn configured_route(
     resolver: &mut Resolver<'_, '_>,
     root: &Section,
     own: &Section,
     inheriting: &Scope<'_>,
+    profile: Option<&Profile>,
 ) -> (RouteConfig, RouteSettings) {
     // The upstream's own limit is no default for the route's: they hold side by side.
     let scope = Scope::new(own, &[], spec::ROUTE);
     let name: String = resolver.value(&scope, "name");
     let matcher = resolver.optional(&scope, "match");
     let in_flight_max = resolver.optional(&scope, "in_flight_max");
-    route(resolver, root, inheriting, &name, Some((in_flight_max, matcher)))
+    route(resolver, root, inheriting, profile, &name, Some((in_flight_max, matcher)))
 }
 
 fn check_routes(resolver: &mut Resolver<'_, '_>, section: &Section) {

@@ -71,6 +71,7 @@ impl Upstream {
                     until: Moment(anchor.wall(cooldown.until)),
                     remaining_ms: ms(cooldown.until.since(anchor.mono)),
                     source: cooldown.source.map_or("forbear", |source| source.name()).to_owned(),
+                    raw: cooldown.raw.as_deref().map(str::to_owned),
                 })
                 .collect(),
             quotas: image

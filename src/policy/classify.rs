@@ -94,8 +94,8 @@ pub fn classify(
 pub fn answered<'a>(response: Response<'a>, profile: &'a Profile) -> (Outcome, Interpretation<'a>) {
     let said = hints::interpret(response, profile);
     let reading = said.reading();
-    let long = reading.hint.is_some_and(|hint| hint.wait > EXHAUSTED_AFTER);
-    let stated = reading.hint.is_some_and(|hint| hint.source.is_stated());
+    let long = reading.hint.as_ref().is_some_and(|hint| hint.wait > EXHAUSTED_AFTER);
+    let stated = reading.hint.as_ref().is_some_and(|hint| hint.source.is_stated());
     let (class, health, repeat) = match (said.answer, said.limited) {
         (Answer::Permanent | Answer::RateLimited, true) if long => {
             (Class::Exhausted, Health::Alive, Repeat::Never)

@@ -19,6 +19,7 @@ mod vendor;
 mod verdict;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -102,17 +103,39 @@ pub struct Quota<'a> {
     reset_is_absolute: bool,
     /// The field that named the reset, and its value.
     reset_field: Option<(&'a str, &'a str)>,
+    /// Whether it is that of one category of requests, and the response may be another one's.
+    is_of_category: bool,
+}
+
+/// Bytes of a server's words that are kept to be shown: enough to recognise them.
+const RAW_MAX: usize = 64;
+
+impl Wait<'_> {
+    /// Field and text as they are shown: printable ASCII stays, the rest becomes `?`, and what is
+    /// too long ends in `...`.
+    fn shown(&self) -> Arc<str> {
+        let separator = if self.raw.is_empty() { "" } else { ": " };
+        let texts = [&*self.field, separator, &*self.raw];
+        let printable = |char| if matches!(char, ' '..='~') { char } else { '?' };
+        let mut chars = texts.into_iter().flat_map(str::chars).map(printable);
+        let mut shown: String = chars.by_ref().take(RAW_MAX).collect();
+        if chars.next().is_some() {
+            shown.truncate(RAW_MAX - 3);
+            shown.push_str("...");
+        }
+        shown.into()
+    }
 }
 
 impl<'a> Interpretation<'a> {
     /// The quota that binds: an exhausted one with the latest reset, else the one with the
     /// smallest share left, else whatever is told.
     pub fn binding(&self) -> Option<&Quota<'a>> {
-        self.quotas.get(quota::binding(&self.quotas)?)
+        quota::binding(&self.quotas, |_| true)
     }
 
     /// What the policy needs of it. A hint is there for refusals only: what a served response
-    /// says of the next one is its quota.
+    /// says of the next one is its quota. A quota of other requests than this one is none of its.
     pub fn reading(&self) -> Reading {
         let refused = match self.answer {
             Answer::RateLimited | Answer::Transient => true,
@@ -120,8 +143,12 @@ impl<'a> Interpretation<'a> {
             Answer::Ok | Answer::Auth => false,
         };
         let wait = self.wait.as_ref().filter(|_| refused);
-        let hint = wait.map(|wait| Hint { wait: wait.duration, source: wait.source });
-        let quota = self.binding().and_then(|quota| {
+        let hint = wait.map(|wait| {
+            let raw = Some(wait.shown());
+            Hint { wait: wait.duration, source: wait.source, raw }
+        });
+        let applies = |quota: &Quota<'_>| self.limited || !quota.is_of_category;
+        let quota = quota::binding(&self.quotas, applies).and_then(|quota| {
             let Quota { limit, reset, .. } = *quota;
             Some(QuotaReading { limit, remaining: quota.remaining?, reset })
         });

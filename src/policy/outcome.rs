@@ -3,6 +3,7 @@
 //! A throttled answer is no sign of illness: the upstream is well enough to say no. It moves
 //! cooldowns and quotas, never the breaker. Health therefore has more than two values.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How much of an attempt's request reached the network.
@@ -89,12 +90,15 @@ pub enum Safety {
 }
 
 /// "Not before", in the upstream's own words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
     /// From the moment of receipt; margins not included.
     pub wait: Duration,
     /// The field that decided.
     pub source: HintSource,
+    /// Its name and what stood in it, short and printable, to be shown; `None` where nothing was
+    /// kept.
+    pub raw: Option<Arc<str>>,
 }
 
 /// Which field of a response named a time.
@@ -168,7 +172,7 @@ pub struct QuotaReading {
 }
 
 /// Everything a response says about limits. The seam where further dialects plug in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// Wait, if one is stated.
     pub hint: Option<Hint>,
@@ -177,7 +181,7 @@ pub struct Reading {
 }
 
 /// How one attempt ended, decided once, by the classifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The row of the table.
     pub class: Class,

@@ -9,10 +9,11 @@
 //! Where answers carry quota fields, what is left is known, and nothing is sent that would be
 //! refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::adaptive::AdaptiveLimit;
-use super::outcome::{HintSource, WaitKind};
+use super::outcome::{Hint, HintSource, WaitKind};
 use super::time::MonoTime;
 
 mod cycle;
@@ -65,7 +66,7 @@ pub struct Scope {
 }
 
 /// "Nothing before this time", because the upstream said so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cooldown {
     /// Margins included.
     pub until: MonoTime,
@@ -75,6 +76,8 @@ pub struct Cooldown {
     pub wait: Duration,
     /// Which field said so; `None` for a pause of our own after refusals without a hint.
     pub source: Option<HintSource>,
+    /// What stood there.
+    pub raw: Option<Arc<str>>,
     /// Hours away: a quota is used up.
     pub exhausted: bool,
 }
@@ -93,7 +96,7 @@ pub struct Closed {
 impl Scope {
     /// Whether an attempt may go now.
     pub fn check(&mut self, now: MonoTime) -> Result<(), Closed> {
-        if let Some(cooldown) = self.cooldown {
+        if let Some(cooldown) = &self.cooldown {
             if now < cooldown.until {
                 return Err(Closed {
                     until: Some(cooldown.until),
@@ -194,25 +197,31 @@ impl Scope {
         }
     }
 
-    /// The upstream refused and named a time. Margins are added here, upwards only.
-    pub fn cool_down(
-        &mut self,
-        now: MonoTime,
-        wait: Duration,
-        source: Option<HintSource>,
-        exhausted: bool,
-    ) {
+    /// The upstream refused and named a time.
+    pub fn cool_down(&mut self, now: MonoTime, hint: &Hint, exhausted: bool) {
+        self.close(now, hint.wait, Some(hint), exhausted);
+    }
+
+    /// It refused and named none, so this pause is our own.
+    pub fn pause(&mut self, now: MonoTime, wait: Duration) {
+        self.close(now, wait, None, false);
+    }
+
+    /// Margins are added here, upwards only.
+    fn close(&mut self, now: MonoTime, wait: Duration, hint: Option<&Hint>, exhausted: bool) {
+        let source = hint.map(|hint| hint.source);
         let whole =
             if source.is_some_and(HintSource::is_absolute) { WHOLE_SECOND } else { Duration::ZERO };
         let until = now + (wait + (wait / 100).min(MARGIN_MAX) + whole);
         self.last_refused = now;
-        if self.cooldown.is_some_and(|cooldown| cooldown.until >= until) {
+        if self.cooldown.as_ref().is_some_and(|cooldown| cooldown.until >= until) {
             return;
         }
         if self.cooldown.is_none() {
             self.conclude(now, until);
         }
-        self.cooldown = Some(Cooldown { until, received: now, wait, source, exhausted });
+        let raw = hint.and_then(|hint| hint.raw.clone());
+        self.cooldown = Some(Cooldown { until, received: now, wait, source, raw, exhausted });
         self.quota = None;
     }
 
@@ -243,8 +252,8 @@ impl Scope {
     }
 
     /// The pause in force.
-    pub fn cooldown(&self, now: MonoTime) -> Option<Cooldown> {
-        self.cooldown.filter(|cooldown| now < cooldown.until)
+    pub fn cooldown(&self, now: MonoTime) -> Option<&Cooldown> {
+        self.cooldown.as_ref().filter(|cooldown| now < cooldown.until)
     }
 
     /// When it was last refused.

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::file::{self, File};
 use super::{Bucket, Cost, Limit, Profile, find};
 use crate::policy::profile as policy;
@@ -28,6 +30,11 @@ pub(super) fn compile(own: File, source: &str) -> Result<Profile, String> {
         Ok(Limit { name, units, per: span(&per)?, of })
     });
     let limits: Result<_, String> = limits.collect();
+    let field = |name: &String| {
+        let fault = |_| format!("`idempotency_key`: {name:?} cannot be the name of a field");
+        HeaderName::from_bytes(name.as_bytes()).map_err(fault)
+    };
+    let idempotency_key = file.idempotency_key.as_ref().map(field).transpose();
     Ok(Profile {
         name: name.into(),
         title: file.title.clone().unwrap_or_default(),
@@ -46,7 +53,7 @@ pub(super) fn compile(own: File, source: &str) -> Result<Profile, String> {
             .iter()
             .map(|cost| Cost { route: cost.route.clone(), units: cost.units })
             .collect(),
-        idempotency_key: file.idempotency_key.clone(),
+        idempotency_key: idempotency_key.map_err(|problem| wrong(&problem))?,
         next_links: file.next_links.clone(),
         attempt_timeout: time(&file.attempt_timeout).map_err(|problem| wrong(&problem))?,
         idle_timeout: time(&file.idle_timeout).map_err(|problem| wrong(&problem))?,

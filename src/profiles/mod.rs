@@ -25,6 +25,8 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use http::HeaderName;
+
 pub use self::fixtures::Failure;
 use crate::policy::profile::Profile as Dialect;
 
@@ -50,7 +52,7 @@ pub struct Profile {
     /// What requests cost, where that is not one.
     pub costs: Vec<Cost>,
     /// The field by which a request can be repeated safely, if the API has one.
-    pub idempotency_key: Option<String>,
+    pub idempotency_key: Option<HeaderName>,
     /// Where bodies have the address of the next page, as dotted paths.
     pub next_links: Vec<String>,
     /// Until the head of a response, where the usual time is too short.

@@ -117,6 +117,7 @@ fn a_file_that_means_nothing_is_refused_with_a_reason() {
         ("colour = 1", "unknown field `colour`"),
         ("extends = \"githup\"", "Did you mean \"github\"?"),
         ("attempt_timeout = \"soon\"", "no time such as"),
+        ("idempotency_key = \"my key\"", "cannot be the name of a field"),
         ("[[signatures]]\nmeans = \"ok\"", "without any sign"),
         ("[[signatures]]\nstatuses = [\"4xx\"]", "no range of statuses"),
         ("[[fields]]\nname = \"x\"\nform = \"list\"", "needs of ="),

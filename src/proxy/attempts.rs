@@ -15,13 +15,11 @@ use http_body_util::BodyExt;
 use super::exchange::{Exchange, Keys, Teller};
 use super::gate::{self, InFlight, Place, Stop, seconds};
 use super::head;
+use super::reading;
 use super::reject::{Code, Rejection};
 use super::relay::Flow;
 use crate::gateway::Common;
-use crate::policy::classify::{Failure, Observed, answered, classify};
-use crate::policy::hints;
 use crate::policy::outcome::{Class, Health, Outcome, Waits};
-use crate::policy::profile::GENERIC;
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
@@ -34,9 +32,6 @@ use crate::transport::{self, BodyFault, ReplayState, ResponseBody, SendOptions};
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// Reading it may take so long; the place in flight is held meanwhile.
 const KEPT_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// Of a field that named a time; an honest one is a date or a few numbers.
-const HINT_CHARS_MAX: usize = 200;
 
 /// What the client gets.
 pub(super) struct Relay {
@@ -101,15 +96,16 @@ pub(super) async fn run(
             return last_word(exchange, kept, decision, None, teller, out_of_time);
         }
         teller.story.notes.sending = true;
-        let result = send(exchange, sent_at, fresh).await;
+        let mut result = send(exchange, sent_at, fresh).await;
         // No further attempt can follow, so this counts a body once.
         if exchange.body.state() == ReplayState::Streamed {
             exchange.upstream.metrics.replay_unavailable.inc();
         }
-        let now = exchange.gateway.common.clock.now();
-        let took = now.since(sent_at);
-        let (outcome, said) = judge(exchange, &result, now, took);
-        note_attempt(teller, &result, &outcome, said, took, before.waited);
+        let headed = exchange.gateway.common.clock.now();
+        let took = headed.since(sent_at);
+        let now = reading::look_ahead(exchange, &mut result, headed).await;
+        let outcome = reading::judge(exchange, &result, now, took);
+        note_attempt(teller, &result, &outcome, took, before.waited);
         if outcome.health == Health::Failure {
             let state = &exchange.upstream.state;
             let class = names::class(outcome.class);
@@ -129,7 +125,8 @@ pub(super) async fn run(
         let plan = match place.settle(&mut in_flight, &report, now) {
             Verdict::Retry(plan) => plan,
             verdict => {
-                let final_one = Final { result, in_flight, at: now, class: outcome.class };
+                let final_one =
+                    Final { result, in_flight, at: headed, class: report.outcome.class };
                 return last_attempt(exchange, final_one, &verdict, kept, teller);
             }
         };
@@ -200,44 +197,15 @@ async fn send(
         .await
 }
 
-/// What the attempt's end means, and what stood in the field that named a time, for the ledger.
-fn judge(
-    exchange: &Exchange<'_>,
-    result: &Result<Response<ResponseBody>, SendError>,
-    now: MonoTime,
-    took: Duration,
-) -> (Outcome, Option<Box<str>>) {
-    let received = exchange.anchor.wall(now);
-    match result {
-        Ok(response) => {
-            let (status, headers) = (response.status().as_u16(), response.headers());
-            let response = hints::Response { status, headers, body: None, received };
-            let (outcome, said) = answered(response, &GENERIC);
-            let wait =
-                said.wait.filter(|wait| outcome.reading.hint.is_some() && !wait.raw.is_empty());
-            (outcome, wait.map(|wait| wait.raw.chars().take(HINT_CHARS_MAX).collect()))
-        }
-        Err(error) => {
-            let failure = policy_failure(error.kind);
-            let observed = Observed::Failed { failure, nothing_sent: error.nothing_sent };
-            // A caller in a hurry must not make the upstream look ill: what was configured is the
-            // measure.
-            (classify(observed, received, took, exchange.attempt_timeout()), None)
-        }
-    }
-}
-
 fn note_attempt(
     teller: &mut Teller,
     result: &Result<Response<ResponseBody>, SendError>,
     outcome: &Outcome,
-    said: Option<Box<str>>,
     took: Duration,
     waited: Waits,
 ) {
     let n = u8::try_from(teller.story.attempts.len() + 1).unwrap_or(u8::MAX);
     teller.story.notes.sending = false;
-    teller.story.notes.said.extend(said.map(|said| (n, said)));
     teller.story.attempts.push(AttemptStory {
         n,
         status: result.as_ref().ok().map(|response| response.status().as_u16()),
@@ -245,7 +213,7 @@ fn note_attempt(
         sent: outcome.sent,
         error: result.as_ref().err().map(|error| names::attempt_error(error.kind)),
         took,
-        hint: outcome.reading.hint.map(|hint| (hint.source, hint.wait)),
+        hint: outcome.reading.hint.clone(),
         waited,
     });
 }
@@ -390,21 +358,4 @@ pub(super) fn broken_body(fault: BodyFault) -> Rejection {
         }
     }
     .closing()
-}
-
-fn policy_failure(kind: SendErrorKind) -> Failure {
-    match kind {
-        SendErrorKind::Dns | SendErrorKind::DnsTimeout => Failure::Dns,
-        SendErrorKind::ConnectRefused | SendErrorKind::Connect => Failure::Connect,
-        SendErrorKind::ConnectTimeout => Failure::ConnectTimeout,
-        SendErrorKind::OutOfResources => Failure::OutOfResources,
-        SendErrorKind::TlsCertificate => Failure::TlsCertificate,
-        SendErrorKind::TlsProtocol => Failure::TlsProtocol,
-        SendErrorKind::Stale => Failure::Stale,
-        SendErrorKind::Reset => Failure::Reset,
-        SendErrorKind::Refused => Failure::Refused,
-        SendErrorKind::HeadTimeout => Failure::HeadTimeout,
-        SendErrorKind::BadResponse => Failure::BadResponse,
-        SendErrorKind::RequestBody => Failure::Client,
-    }
 }

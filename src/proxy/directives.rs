@@ -140,10 +140,17 @@ impl Directives {
 }
 
 /// What a request may do if it is processed twice (RFC 9110 9.2). An idempotency key is the
-/// client's promise that the upstream will notice a repeat.
-pub fn safety(method: &Method, headers: &HeaderMap, directives: &Directives) -> Safety {
+/// client's promise that the upstream will notice a repeat; `own_key` is the field in which its
+/// API expects one, if that has a name of its own.
+pub fn safety(
+    method: &Method,
+    headers: &HeaderMap,
+    directives: &Directives,
+    own_key: Option<&HeaderName>,
+) -> Safety {
     const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-    let has_key = || headers.get(KEY).is_some_and(|key| !key.is_empty());
+    let names = |name: &HeaderName| headers.get(name).is_some_and(|key| !key.is_empty());
+    let has_key = || names(&KEY) || own_key.is_some_and(names);
     match *method {
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE => Safety::Safe,
         Method::PUT | Method::DELETE => Safety::Idempotent,

@@ -324,7 +324,7 @@ fn with_hint(exchange: &Exchange<'_>, rejection: Rejection, until: MonoTime) -> 
         source,
         wait: cooldown.wait,
         received_at: anchor.wall(cooldown.received),
-        raw: None,
+        raw: cooldown.raw.clone(),
     });
     rejection
 }

@@ -36,6 +36,8 @@ mod exchange;
 
 mod gate;
 
+mod reading;
+
 mod relay;
 
 mod upgrade;
@@ -126,7 +128,12 @@ async fn handle(
         path: prepared.path,
         query: prepared.query,
         directives: &prepared.directives,
-        safety: directives::safety(&parts.method, &parts.headers, &prepared.directives),
+        safety: directives::safety(
+            &parts.method,
+            &parts.headers,
+            &prepared.directives,
+            prepared.upstream.config.idempotency_key.as_ref(),
+        ),
         upgrade: head::upgrade(&parts),
         body: &body,
         expects_continue,

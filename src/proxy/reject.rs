@@ -82,8 +82,8 @@ pub struct Rejection {
 pub struct HintRecord {
     /// The field that decided.
     pub source: HintSource,
-    /// The field's value as it was received; `None` where it was not kept.
-    pub raw: Option<String>,
+    /// The field's name and what stood in it; `None` where nothing was kept.
+    pub raw: Option<Arc<str>>,
     /// What it said, as a wait from the moment of receipt.
     pub wait: Duration,
     /// When it was received.

@@ -72,6 +72,7 @@ fn rows(gateway: &Gateway, before: &StateRows) -> StateRows {
             let data = json!({
                 "route": route, "credential": credential, "wait_ms": millis(cooldown.wait),
                 "source": cooldown.source.map(source_word), "exhausted": cooldown.exhausted,
+                "raw": cooldown.raw.as_deref(),
             });
             let since = Some(cooldown.received);
             put(COOLDOWN, scope_name(scope), since, Some(cooldown.until), data);
@@ -175,7 +176,8 @@ fn cooldown(
     let source = value.data.get("source").and_then(Value::as_str);
     let source = source.and_then(|word| SOURCES.into_iter().find(|it| source_word(*it) == word));
     let exhausted = value.data.get("exhausted").and_then(Value::as_bool).unwrap_or(false);
-    let cooldown = Cooldown { until: until?, received, wait, source, exhausted };
+    let raw = value.data.get("raw").and_then(Value::as_str).map(Arc::from);
+    let cooldown = Cooldown { until: until?, received, wait, source, raw, exhausted };
     Some((scope_of(&value.data)?, cooldown))
 }
 

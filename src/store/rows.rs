@@ -90,7 +90,7 @@ pub(super) fn insert(
         ])?;
         counts.exchanges += 1;
         for told in &story.attempts {
-            let raw = story.notes.said.iter().find(|(n, _)| *n == told.n).map(|(_, raw)| &**raw);
+            let raw = told.hint.as_ref().and_then(|hint| hint.raw.as_deref());
             insert_attempt(&mut attempt, seq, told, raw)?;
         }
         if let Some(took) = unfinished {
@@ -154,8 +154,8 @@ fn insert_attempt(
         attempt.error,
         sent_name(attempt.sent),
         ms(attempt.took),
-        attempt.hint.map(|(_, wait)| ms(wait)),
-        attempt.hint.map(|(source, _)| source.name()),
+        attempt.hint.as_ref().map(|hint| ms(hint.wait)),
+        attempt.hint.as_ref().map(|hint| hint.source.name()),
         raw,
         ms(waited.of(WaitKind::Queue)),
         ms(waited.of(WaitKind::Pacing)),

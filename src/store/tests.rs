@@ -15,7 +15,7 @@ use super::read::{Answer, Filter, Question};
 use super::view::ExchangeView;
 use crate::config::settings::StateSettings;
 use crate::gateway::clock::Clock;
-use crate::policy::outcome::{Class, HintSource, Sent, WaitKind, Waits};
+use crate::policy::outcome::{Class, Hint, HintSource, Sent, WaitKind, Waits};
 use crate::policy::time::WallTime;
 use crate::telemetry::store::StoreMetrics;
 use crate::telemetry::story::{AttemptStory, Decision, Ending, Notes, RequestId, Story};
@@ -98,7 +98,11 @@ fn recovered(at: u64, upstream: &str) -> Story {
     let mut waited = before;
     waited.add(&between);
     let refused = AttemptStory {
-        hint: Some((HintSource::RetryAfterDelta, ms(30_000))),
+        hint: Some(Hint {
+            wait: ms(30_000),
+            source: HintSource::RetryAfterDelta,
+            raw: Some("retry-after: 30".into()),
+        }),
         waited: before,
         ..attempt(1, 429, Class::Throttled, 12)
     };
@@ -112,7 +116,7 @@ fn recovered(at: u64, upstream: &str) -> Story {
         waited,
         decision: Decision::Retried,
         took: ms(33_830),
-        notes: Notes { behind: Some(41), said: vec![(1, "30".into())], ..Notes::default() },
+        notes: Notes { behind: Some(41), ..Notes::default() },
         ..plain(at, upstream)
     }
 }
@@ -201,7 +205,10 @@ fn what_was_told_comes_back_with_attempts_waits_and_words() {
     assert_eq!(view.waited_ms["cooldown"], 30_400.0);
     let [first, second] = view.attempts.as_slice() else { panic!("{view:?}") };
     let hint = first.hint.as_ref().unwrap();
-    assert_eq!((hint.source.as_str(), hint.raw.as_deref()), ("retry-after", Some("30")));
+    assert_eq!(
+        (hint.source.as_str(), hint.raw.as_deref()),
+        ("retry-after", Some("retry-after: 30"))
+    );
     assert_eq!((first.status, first.waited_ms["queue"]), (Some(429), 3_200.0));
     assert_eq!((second.n, second.ms, &second.hint), (2, 212.0, &None));
     assert_eq!(view.own_ms, 2.0);

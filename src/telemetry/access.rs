@@ -108,7 +108,7 @@ struct Line<'a> {
     status: Option<u16>,
     outcome: String,
     decision: &'static str,
-    attempts: Vec<Attempt>,
+    attempts: Vec<Attempt<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     waited_ms: BTreeMap<&'static str, u64>,
     /// What would have held it, where a route only records.
@@ -126,7 +126,7 @@ struct Line<'a> {
 }
 
 #[derive(Serialize)]
-struct Attempt {
+struct Attempt<'a> {
     n: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
@@ -136,6 +136,9 @@ struct Attempt {
     error: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint_ms: Option<u64>,
+    /// The field that said so, and what stood in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     waited_ms: BTreeMap<&'static str, u64>,
 }
@@ -166,15 +169,16 @@ impl<'a> Line<'a> {
     }
 }
 
-impl Attempt {
-    fn of(attempt: &AttemptStory) -> Self {
+impl<'a> Attempt<'a> {
+    fn of(attempt: &'a AttemptStory) -> Self {
         Self {
             n: attempt.n,
             status: attempt.status,
             class: names::class(attempt.class),
             ms: ms(attempt.took),
             error: attempt.error,
-            hint_ms: attempt.hint.map(|(_, wait)| ms(wait)),
+            hint_ms: attempt.hint.as_ref().map(|hint| ms(hint.wait)),
+            hint: attempt.hint.as_ref().and_then(|hint| hint.raw.as_deref()),
             waited_ms: waited(&attempt.waited),
         }
     }

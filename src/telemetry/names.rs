@@ -179,7 +179,7 @@ pub const RETRY_REASONS: [&str; 8] = [
     "stale",
 ];
 /// Label `form` of hints; milliseconds are a delta, too.
-pub const HINT_FORMS: [&str; 3] = ["delta", "date", "ratelimit_header"];
+pub const HINT_FORMS: [&str; 5] = ["delta", "date", "ratelimit_header", "body", "profile"];
 /// Label `reason` of refusals by a concurrency key.
 pub const KEY_REJECTIONS: [&str; 2] = ["queue_full", "timeout"];
 /// Label `result` of reloads.
@@ -269,13 +269,13 @@ pub fn outcome(ending: Ending) -> Cow<'static, str> {
 /// The form in which a hint came, one of [`HINT_FORMS`].
 pub const fn hint_form(source: HintSource) -> &'static str {
     match source {
-        HintSource::RetryAfterMs
-        | HintSource::RetryAfterDelta
-        | HintSource::VendorRetryAfter
-        | HintSource::Body
-        | HintSource::Profile => "delta",
+        HintSource::RetryAfterMs | HintSource::RetryAfterDelta | HintSource::VendorRetryAfter => {
+            "delta"
+        }
         HintSource::RetryAfterDate => "date",
         HintSource::RateLimitReset | HintSource::RateLimitResetAt => "ratelimit_header",
+        HintSource::Body => "body",
+        HintSource::Profile => "profile",
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::outcome::{Class, HintSource, Sent, WaitKind, Waits};
+use crate::policy::outcome::{Class, Hint, Sent, WaitKind, Waits};
 use crate::policy::time::WallTime;
 
 /// One exchange from its head to its last byte.
@@ -60,8 +60,6 @@ pub struct Notes {
     pub behind: Option<u32>,
     /// An attempt was sent and has not ended; at the end of the story: nobody waited for its end.
     pub sending: bool,
-    /// What upstreams wrote where they named a time, by the number of the attempt.
-    pub said: Vec<(u8, Box<str>)>,
     /// When it is worth coming back, as the client was told.
     pub retry_at: Option<WallTime>,
     /// A refusal's sentence.
@@ -155,7 +153,7 @@ pub struct AttemptStory {
     /// To the response head, or to the failure.
     pub took: Duration,
     /// "Not before", if the answer said so.
-    pub hint: Option<(HintSource, Duration)>,
+    pub hint: Option<Hint>,
     /// Waits just before this attempt.
     pub waited: Waits,
 }

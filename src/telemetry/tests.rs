@@ -15,7 +15,7 @@ use crate::config::settings::{
     AccessLog, AdminSettings, LogFormat, LogLevel, LogSettings, Origin, ProxySettings, Scheme,
     Settings, StateSettings, TlsConfig, UpstreamConfig,
 };
-use crate::policy::outcome::{Class, HintSource, Sent, WaitKind, Waits};
+use crate::policy::outcome::{Class, Hint, HintSource, Sent, WaitKind, Waits};
 use crate::policy::settings::{
     Backoff, BackoffFamily, BreakerSettings, LimitSettings, Mode, RetrySettings, RouteSettings,
     UpstreamSettings,
@@ -69,6 +69,7 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
         listen: None,
         profile: None,
         dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
+        idempotency_key: None,
         credential: None,
         tls: TlsConfig::default(),
         key: None,
@@ -107,7 +108,11 @@ fn recovered() -> Story {
     waited.charge(WaitKind::Cooldown, ms(4010));
     waited.charge(WaitKind::Queue, ms(12));
     let throttled = AttemptStory {
-        hint: Some((HintSource::RetryAfterDelta, ms(4000))),
+        hint: Some(Hint {
+            wait: ms(4000),
+            source: HintSource::RetryAfterDelta,
+            raw: Some("retry-after: 4".into()),
+        }),
         ..answered(1, 429, Class::Throttled, 100)
     };
     Story {

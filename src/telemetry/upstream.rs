@@ -32,7 +32,7 @@ pub struct UpstreamMetrics {
     errors: Closed<11>,
     retries: Closed<8>,
     exhausted: Closed<4>,
-    hints: Closed<3>,
+    hints: Closed<5>,
     /// Request bodies that could not be kept for a repeat.
     pub replay_unavailable: IntCounter,
 }
@@ -147,8 +147,8 @@ impl UpstreamMetrics {
         if let Some(error) = attempt.error {
             self.errors.count(error);
         }
-        if let Some((source, _)) = attempt.hint {
-            self.hints.count(names::hint_form(source));
+        if let Some(hint) = &attempt.hint {
+            self.hints.count(names::hint_form(hint.source));
         }
     }
 

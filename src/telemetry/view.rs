@@ -106,6 +106,9 @@ pub struct CooldownView {
     pub remaining_ms: u64,
     /// The field that decided: `retry-after`, `ratelimit-reset` …
     pub source: String,
+    /// Its name and what stood in it, cut short; `None` where forbear itself decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
 }
 
 /// A quota as the upstream last told it.

@@ -5,12 +5,13 @@
 //! over before the request was) the connection is closed: whatever it still carried would
 //! otherwise be taken for the answer to the next request.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -70,15 +71,93 @@ pub struct ResponseBody {
     alarm: Alarm,
     lease: Option<Lease>,
     has_failed: bool,
+    /// What was read before anybody asked for it.
+    ahead: Option<Box<Ahead>>,
+}
+
+/// The beginning of a body, and what came behind it if that was no more data: trailers, or the
+/// failure.
+#[derive(Default)]
+struct Ahead {
+    data: BytesMut,
+    last: Option<Result<Frame<Bytes>, ResponseBodyError>>,
 }
 
 impl ResponseBody {
     pub(super) fn new(incoming: Incoming, lease: Lease, idle_timeout: Duration) -> Self {
         let patience = Patience::new(idle_timeout);
         let (alarm, lease) = (Alarm::default(), Some(lease));
-        let mut body = Self { incoming, patience, alarm, lease, has_failed: false };
+        let mut body = Self { incoming, patience, alarm, lease, has_failed: false, ahead: None };
         body.finish_at_end();
         body
+    }
+
+    /// Reads until there are `enough` bytes, the body is over, or `time_max` is. Whoever reads the
+    /// body gets all of it nevertheless, in the same order, and its end as it was. Dropping the
+    /// future loses nothing.
+    pub async fn read_ahead(&mut self, enough: usize, time_max: Duration) {
+        let reading = poll_fn(|cx| {
+            loop {
+                let frame = ready!(self.poll_upstream(cx));
+                let ahead = self.ahead.get_or_insert_default();
+                match frame.map(|frame| frame.map(Frame::into_data)) {
+                    Some(Ok(Ok(data))) => ahead.data.extend_from_slice(&data),
+                    Some(Ok(Err(trailers))) => ahead.last = Some(Ok(trailers)),
+                    Some(Err(error)) => ahead.last = Some(Err(error)),
+                    None => return Poll::Ready(()),
+                }
+                let is_enough = ahead.data.len() >= enough || ahead.last.is_some();
+                if is_enough || self.incoming.is_end_stream() {
+                    return Poll::Ready(());
+                }
+            }
+        });
+        // Too late is no failure: the rest comes when it comes.
+        let _ = tokio::time::timeout(time_max, reading).await;
+    }
+
+    /// What was read ahead and not yet taken.
+    pub fn ahead(&self) -> Option<&[u8]> {
+        self.ahead.as_ref().map(|ahead| &*ahead.data)
+    }
+
+    fn take_ahead(&mut self) -> Option<Result<Frame<Bytes>, ResponseBodyError>> {
+        let ahead = self.ahead.as_mut()?;
+        if !ahead.data.is_empty() {
+            return Some(Ok(Frame::data(ahead.data.split().freeze())));
+        }
+        self.ahead.take()?.last
+    }
+
+    fn poll_upstream(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        if self.has_failed {
+            return Poll::Ready(None);
+        }
+        match self.poll_incoming(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.patience.rest();
+                self.finish_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => {
+                Poll::Ready(Some(Err(self.fail(ResponseBodyError::Truncated))))
+            }
+            Poll::Ready(None) => {
+                if let Some(lease) = self.lease.take() {
+                    lease.finish();
+                }
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let Self { patience, alarm, lease, .. } = &mut *self;
+                let alarm = lease.as_mut().and_then(Lease::http1).map_or(alarm, |it| &mut it.alarm);
+                ready!(patience.poll_expired(cx, alarm));
+                Poll::Ready(Some(Err(self.fail(ResponseBodyError::IdleTimeout))))
+            }
+        }
     }
 
     fn poll_incoming(
@@ -122,38 +201,27 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
-        if self.has_failed {
-            return Poll::Ready(None);
-        }
-        match self.poll_incoming(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.patience.rest();
-                self.finish_at_end();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(_))) => {
-                Poll::Ready(Some(Err(self.fail(ResponseBodyError::Truncated))))
-            }
-            Poll::Ready(None) => {
-                if let Some(lease) = self.lease.take() {
-                    lease.finish();
-                }
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                let Self { patience, alarm, lease, .. } = &mut *self;
-                let alarm = lease.as_mut().and_then(Lease::http1).map_or(alarm, |it| &mut it.alarm);
-                ready!(patience.poll_expired(cx, alarm));
-                Poll::Ready(Some(Err(self.fail(ResponseBodyError::IdleTimeout))))
-            }
+        match self.take_ahead() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => self.poll_upstream(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.has_failed && self.incoming.is_end_stream()
+        let is_ahead =
+            self.ahead.as_ref().is_some_and(|ahead| !ahead.data.is_empty() || ahead.last.is_some());
+        !is_ahead && !self.has_failed && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let to_come = self.incoming.size_hint();
+        let Some(ahead) = self.ahead() else { return to_come };
+        let ahead = ahead.len() as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(to_come.lower().saturating_add(ahead));
+        if let Some(upper) = to_come.upper() {
+            hint.set_upper(upper.saturating_add(ahead));
+        }
+        hint
     }
 }

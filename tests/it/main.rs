@@ -23,6 +23,8 @@ mod support {
 
 /// Deadlines, waits and the upstream's own times.
 mod deadlines;
+/// What single APIs say, in bodies and in fields of their own.
+mod dialects;
 /// The happy path, per protocol pair.
 mod life;
 /// Shadow mode, and breakers set by hand.

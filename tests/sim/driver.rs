@@ -149,7 +149,7 @@ impl World {
         let replay = self.clients[exchange.client].replay;
         let outcome = self.outcome(&reply, took);
         let report = Report {
-            outcome,
+            outcome: outcome.clone(),
             exchange: id,
             took,
             replay,
@@ -216,7 +216,7 @@ impl World {
             }
             _ => {}
         }
-        if let Some(hint) = outcome.reading.hint
+        if let Some(hint) = &outcome.reading.hint
             && matches!(
                 outcome.class,
                 Class::Throttled | Class::Exhausted | Class::Unhealthy | Class::Overloaded

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::reload::diff;
-use super::super::settings::{RouteMatch, Scheme, UpstreamConfig};
+use super::super::settings::{RouteConfig, RouteMatch, Scheme, UpstreamConfig};
 use super::*;
 use crate::policy::settings::{BackoffFamily, Mode};
 
@@ -292,6 +292,33 @@ fn units_of_an_upstream_beat_those_of_its_profile() {
     assert_eq!(units(""), (None, Some(Unit::Millis)));
     let both = "reset_unit = \"s\"\nretry_after_unit = \"ms\"\n";
     assert_eq!(units(both), (Some(Unit::Millis), Some(Unit::Seconds)));
+}
+
+#[test]
+fn time_outs_that_an_api_needs_hold_where_nothing_else_was_typed() {
+    let times = |more: &str| {
+        let route = "[[upstreams.x.routes]]\nname = \"r\"\nmatch = \"GET /r\"\n";
+        let text = format!("[upstreams.x]\nurl = \"https://api.anthropic.com\"\n{more}{route}");
+        let routes = upstream(&text).routes;
+        let seconds =
+            |route: &RouteConfig| (route.attempt_timeout.as_secs(), route.idle_timeout.as_secs());
+        (seconds(&routes[0]), seconds(&routes[1]))
+    };
+    assert_eq!(times(""), ((600, 300), (600, 300)));
+    assert_eq!(times("attempt_timeout = \"9s\"\n"), ((9, 300), (9, 300)));
+    assert_eq!(times("[defaults]\nidle_timeout = \"9s\"\n"), ((600, 9), (600, 9)));
+    let found = good("[upstreams.x]\nurl = \"https://api.anthropic.com\"\n");
+    assert_eq!(
+        origin_of(&found, "upstreams.x.attempt_timeout"),
+        ("\"10m\"".to_owned(), "profile anthropic".to_owned())
+    );
+}
+
+#[test]
+fn the_field_of_a_profile_makes_a_request_repeatable() {
+    let key = |url: &str| upstream(&format!("[upstreams.x]\nurl = \"{url}\"\n")).idempotency_key;
+    assert_eq!(key("https://api.stripe.com").unwrap(), "idempotency-key");
+    assert_eq!(key("https://api.github.com"), None);
 }
 
 #[test]

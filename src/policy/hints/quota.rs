@@ -37,6 +37,7 @@ pub(super) struct Draft<'a> {
     next: Option<Told<'a>>,
     /// A member says "not known".
     void: bool,
+    is_of_category: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -59,6 +60,10 @@ impl<'a> Draft<'a> {
 
     pub(super) fn void(&mut self) {
         self.void = true;
+    }
+
+    pub(super) fn of_category(&mut self) {
+        self.is_of_category = true;
     }
 
     pub(super) fn reset(&mut self, told: Told<'a>) {
@@ -89,6 +94,7 @@ impl<'a> Draft<'a> {
             window: self.window,
             reset_is_absolute: told.is_some_and(|told| told.stated.absolute),
             reset_field: told.map(|told| (told.field, told.raw)),
+            is_of_category: self.is_of_category,
         })
     }
 }
@@ -188,19 +194,21 @@ fn agree(one: Option<u64>, other: Option<u64>) -> bool {
 }
 
 /// The quota that binds: an exhausted one with the latest reset, else the one with the smallest
-/// share left, else whatever is told.
-pub(super) fn binding(quotas: &[Quota<'_>]) -> Option<usize> {
+/// share left, else whatever is told; among those that `applies` to.
+pub(super) fn binding<'q, 'a>(
+    quotas: &'q [Quota<'a>],
+    applies: impl Fn(&Quota<'a>) -> bool,
+) -> Option<&'q Quota<'a>> {
     let share_left = |quota: &Quota<'_>| match (quota.remaining, quota.limit) {
         (Some(0), _) => 0.0,
         (Some(remaining), Some(limit)) => remaining as f64 / limit.max(1) as f64,
         (Some(_), None) => f64::MAX,
         (None, _) => f64::INFINITY,
     };
-    let (place, _) = quotas.iter().enumerate().min_by(|(_, a), (_, b)| {
+    quotas.iter().filter(|quota| applies(quota)).min_by(|a, b| {
         share_left(a)
             .total_cmp(&share_left(b))
             .then_with(|| b.reset.cmp(&a.reset))
             .then_with(|| b.limit.is_some().cmp(&a.limit.is_some()))
-    })?;
-    Some(place)
+    })
 }

@@ -228,3 +228,46 @@ fn a_response_from_a_cache_tells_neither_the_time_nor_the_quota() {
     let refused = [old[0], old[1], ("retry-after", "Thu, 15 Jan 2026 10:00:30 GMT")];
     assert_eq!(wait(&refused), Some((30_000, HintSource::RetryAfterDate)));
 }
+
+#[test]
+fn a_category_that_is_used_up_says_nothing_of_requests_that_no_limit_refused() {
+    use crate::policy::profile::{Field, Form, Profile};
+    let mut sentry = Profile::new("sentry".into());
+    sentry.fields.push(Field {
+        name: "x-sentry-rate-limits".into(),
+        quota: "".into(),
+        form: Form::Categories,
+    });
+    let read = |status, limits| {
+        let headers = headers(&[("x-sentry-rate-limits", limits)]);
+        let response = Response { status, headers: &headers, body: None, received: NOW };
+        let reading = interpret(response, &sentry).reading();
+        let seconds = reading.hint.map(|hint| hint.wait.as_secs());
+        (seconds, reading.quota.map(|quota| quota.remaining))
+    };
+    const ONE: &str = "60:error;transaction:organization";
+    const ALL: &str = "60::organization";
+    assert_eq!(read(200, ONE), (None, None));
+    assert_eq!(read(200, ALL), (None, Some(0)));
+    assert_eq!(read(429, ONE), (Some(60), Some(0)));
+    for status in [403, 500, 503] {
+        assert_eq!(read(status, ONE), (None, None), "{status}");
+    }
+    assert_eq!(read(503, ALL), (Some(60), Some(0)));
+}
+
+#[test]
+fn what_is_quoted_of_a_server_is_short_and_printable() {
+    let quoted = |field: &'static str, value: &[u8], body: &[u8]| {
+        let mut headers = HeaderMap::new();
+        headers.insert(field, HeaderValue::from_bytes(value).unwrap());
+        let response = Response { status: 429, headers: &headers, body: Some(body), received: NOW };
+        interpret(response, &super::super::profile::GENERIC).reading().hint.unwrap().raw.unwrap()
+    };
+    assert_eq!(&*quoted("retry-after", b" 30 ", b""), "retry-after: 30");
+    let long = quoted("ratelimit", &[&b"\"a\";r=0;t=30"[..], &b";x=y".repeat(100)].concat(), b"");
+    assert!(long.starts_with("ratelimit: \"a\";r=0;t=30;x=y") && long.ends_with("..."), "{long}");
+    assert_eq!(long.len(), RAW_MAX);
+    let odd = quoted("ratelimit", "\"é\";r=0;t=30".as_bytes(), b"");
+    assert_eq!(&*odd, "ratelimit: \"?\";r=0;t=30");
+}

@@ -265,6 +265,9 @@ fn categories<'a>(fields: &mut Fields<'a>, at: &Place<'a, '_>) -> bool {
         fields.drafts.at(PROFILE, Cow::Borrowed(name), |draft| {
             draft.remaining(0);
             draft.reset(at.told(stated));
+            if !name.is_empty() {
+                draft.of_category();
+            }
         });
         understood = true;
     }

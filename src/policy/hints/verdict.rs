@@ -101,8 +101,9 @@ impl<'a> Facts<'a, '_> {
         told || self.body.is_some_and(billing)
     }
 
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.quotas.iter().any(|quota| quota.remaining == Some(0))
+    /// Whether a quota that this request needed is used up.
+    fn is_exhausted(&self) -> bool {
+        self.quotas.iter().any(|quota| quota.remaining == Some(0) && !quota.is_of_category)
     }
 
     fn is_throttle_code(&self) -> bool {
@@ -113,8 +114,8 @@ impl<'a> Facts<'a, '_> {
     /// How long to wait, by the first source that says it.
     pub(super) fn wait(&self, answer: Answer, limited: bool) -> Option<Wait<'a>> {
         let wait = match answer {
-            Answer::RateLimited | Answer::Transient => self.wait_of_refusal(true),
-            Answer::Permanent if limited => self.wait_of_refusal(false),
+            Answer::RateLimited | Answer::Transient => self.wait_of_refusal(answer),
+            Answer::Permanent if limited => self.wait_of_refusal(answer),
             // The request was served, but the next one would not be.
             Answer::Ok => self.reset_wait(|quota| quota.remaining == Some(0)),
             Answer::Permanent | Answer::Auth => None,
@@ -122,7 +123,7 @@ impl<'a> Facts<'a, '_> {
         wait.map(|wait| Wait { duration: wait.duration.min(WAIT_MAX), ..wait })
     }
 
-    fn wait_of_refusal(&self, by_quota_too: bool) -> Option<Wait<'a>> {
+    fn wait_of_refusal(&self, answer: Answer) -> Option<Wait<'a>> {
         let Fields { in_ms, retry_after, vendor, by_profile, .. } = self.fields;
         let in_fields = in_ms
             .map(|by| stated(by, HintSource::RetryAfterMs))
@@ -150,8 +151,12 @@ impl<'a> Facts<'a, '_> {
         let by_profile = by_profile.map(|by| stated(by, HintSource::Profile));
         by_profile.or_else(|| self.wait_in_body()).or_else(|| {
             let none_told = self.quotas.iter().all(|quota| quota.remaining.is_none());
-            let exhausted = |quota: &Quota<'_>| quota.remaining == Some(0) || none_told;
-            if by_quota_too { self.reset_wait(exhausted) } else { None }
+            // A server that fails tells of other requests' categories, too.
+            let is_ours =
+                |quota: &Quota<'_>| answer == Answer::RateLimited || !quota.is_of_category;
+            let exhausted =
+                |quota: &Quota<'_>| (quota.remaining == Some(0) && is_ours(quota)) || none_told;
+            if answer == Answer::Permanent { None } else { self.reset_wait(exhausted) }
         })
     }
 
@@ -231,7 +236,7 @@ impl<'a> Facts<'a, '_> {
         };
         let told = by_signature.or(self.fields.scope).map(Cow::Borrowed);
         told.or_else(|| is_global().then_some(Cow::Borrowed("global"))).or_else(|| {
-            let quota = self.quotas.get(binding(self.quotas)?)?;
+            let quota = binding(self.quotas, |_| true)?;
             let name = Some(quota.name.clone()).filter(|name| !name.is_empty());
             name.or(self.fields.bucket.map(Cow::Borrowed))
         })
@@ -273,6 +278,7 @@ pub(super) fn body_quotas<'a>(
             window: None,
             reset_is_absolute: false,
             reset_field: reset.map(|_| ("body", "")),
+            is_of_category: false,
         })
     });
     read.collect()

@@ -8,8 +8,8 @@ impl Scope {
     /// first, as after any pause.
     pub fn restore(&mut self, now: MonoTime, cooldown: Cooldown) {
         if now < cooldown.until {
-            self.cooldown = Some(cooldown);
             self.last_refused = cooldown.received;
+            self.cooldown = Some(cooldown);
         }
     }
 }

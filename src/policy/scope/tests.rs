@@ -25,7 +25,8 @@ fn serve(scope: &mut Scope, now: MonoTime, sent: MonoTime, count: u32) {
 fn refuse(scope: &mut Scope, now: MonoTime, sent: MonoTime, seconds: u64) {
     scope.answered(sent);
     let wait = Duration::from_secs(seconds);
-    scope.cool_down(now, wait, Some(HintSource::RetryAfterDelta), false);
+    let hint = Hint { wait, source: HintSource::RetryAfterDelta, raw: None };
+    scope.cool_down(now, &hint, false);
     scope.end();
 }
 

@@ -86,8 +86,10 @@ impl UpstreamPolicy {
         let narrow = self.scopes.iter().map(|((route, credential), scope)| {
             (name(*route).map(|route| SavedScope::Route(route, *credential)), scope)
         });
-        let cooldowns =
-            whole.chain(wide).chain(narrow).filter_map(|(key, scope)| key.zip(scope.cooldown(now)));
+        let cooldowns = whole
+            .chain(wide)
+            .chain(narrow)
+            .filter_map(|(key, scope)| key.zip(scope.cooldown(now).cloned()));
         let quotas = self.scopes.iter().filter_map(|((route, credential), scope)| {
             let quota = scope.quota()?;
             Some(SavedQuota {
@@ -146,7 +148,7 @@ impl UpstreamPolicy {
                     self.scope(now, route, *credential).1
                 }
             };
-            scope.restore(now, *cooldown);
+            scope.restore(now, cooldown.clone());
         }
         for quota in &saved.quotas {
             // What has been renewed meanwhile says nothing any more.

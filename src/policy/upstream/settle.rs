@@ -13,7 +13,7 @@ use super::{
 use crate::policy::backoff;
 use crate::policy::breaker::{Admission, CircuitName};
 use crate::policy::line::Place;
-use crate::policy::outcome::{Class, HintSource, Outcome, Sent as OutcomeSent};
+use crate::policy::outcome::{Class, Hint, Outcome, Sent as OutcomeSent};
 use crate::policy::retry::{self, RepeatKind, RetryAsk};
 use crate::policy::settings::{Mode, RetrySettings};
 use crate::policy::time::{Draw, MonoTime};
@@ -66,7 +66,7 @@ impl UpstreamPolicy {
         let is_probe = admission.is_probe();
         let outcome = &report.outcome;
         let hint = match outcome.class {
-            Class::Unhealthy => outcome.reading.hint.map(|hint| hint.wait),
+            Class::Unhealthy => outcome.reading.hint.as_ref().map(|hint| hint.wait),
             Class::Ok
             | Class::Permanent
             | Class::Credential
@@ -126,23 +126,16 @@ impl UpstreamPolicy {
             | Class::Misdirected => self.tell_success(cx, permit, sent_at),
             Class::Throttled | Class::Exhausted => {
                 let exhausted = outcome.class == Class::Exhausted;
-                if let Some(hint) = outcome.reading.hint {
-                    self.cool_down(
-                        cx,
-                        permit,
-                        hint.wait,
-                        Some(hint.source),
-                        exhausted,
-                        Wide::Credential,
-                    );
+                if let Some(hint) = &outcome.reading.hint {
+                    self.cool_down(cx, permit, hint, exhausted, Wide::Credential);
                     pause = if hint.wait < SAID_WHEN_MIN { Pause::Growing } else { Pause::None };
                 } else {
                     pause = self.refused_without_hint(cx, permit, sent_at, in_flight, draw);
                 }
             }
             Class::Unhealthy | Class::Overloaded => {
-                if let Some(hint) = outcome.reading.hint {
-                    self.cool_down(cx, permit, hint.wait, Some(hint.source), false, Wide::Upstream);
+                if let Some(hint) = &outcome.reading.hint {
+                    self.cool_down(cx, permit, hint, false, Wide::Upstream);
                 }
                 if outcome.class == Class::Overloaded {
                     pause = Pause::Refused;
@@ -191,7 +184,7 @@ impl UpstreamPolicy {
             return Pause::Backoff;
         };
         let wait = backoff::refused_delay(nth, draw);
-        scope.cool_down(cx.now, wait, None, false);
+        scope.pause(cx.now, wait);
         self.tightened += 1;
         self.line.raise(Place::Scope(permit.scope.0, permit.scope.1));
         Pause::None
@@ -202,8 +195,7 @@ impl UpstreamPolicy {
         &mut self,
         cx: &Context<'_>,
         permit: &Permit,
-        wait: Duration,
-        source: Option<HintSource>,
+        hint: &Hint,
         exhausted: bool,
         wide: Wide,
     ) {
@@ -215,13 +207,13 @@ impl UpstreamPolicy {
                 && now.since(scope.last_refused()) <= ESCALATION_WINDOW
         });
         if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            scope.cool_down(now, wait, source, exhausted);
+            scope.cool_down(now, hint, exhausted);
             self.line.raise(Place::Scope(permit.scope.0, permit.scope.1));
         }
         if others_too {
             match wide {
                 Wide::Upstream => {
-                    self.whole.cool_down(now, wait, source, exhausted);
+                    self.whole.cool_down(now, hint, exhausted);
                     self.line.raise(Place::Whole);
                 }
                 Wide::Credential => {
@@ -230,7 +222,7 @@ impl UpstreamPolicy {
                     }
                     if self.credentials.len() < super::SCOPES_MAX {
                         let scope = self.credentials.entry(permit.credential).or_default();
-                        scope.cool_down(now, wait, source, exhausted);
+                        scope.cool_down(now, hint, exhausted);
                         self.line.raise(Place::Credential(permit.credential));
                     }
                 }
@@ -293,7 +285,7 @@ impl UpstreamPolicy {
         };
         let not_before = self.rest(cx, ticket, kind, pause, retry, report);
         // What is said of one request alone parks nobody else, but is obeyed all the same.
-        let told = outcome.reading.hint.filter(|_| outcome.class == Class::Transient);
+        let told = outcome.reading.hint.as_ref().filter(|_| outcome.class == Class::Transient);
         let not_before = told.map_or(not_before, |hint| not_before.max(cx.now + hint.wait));
         self.schedule(cx, ticket, kind, not_before, retry, is_probe)
     }

@@ -149,6 +149,7 @@ fn end(class: Class, health: Health, repeat: Repeat, wait: Option<u64>) -> Outco
     let hint = wait.map(|seconds| Hint {
         wait: Duration::from_secs(seconds),
         source: HintSource::RetryAfterDelta,
+        raw: None,
     });
     Outcome { class, health, sent: Told::Answered, repeat, reading: Reading { hint, quota: None } }
 }

@@ -57,6 +57,8 @@ pub struct CooldownImage {
     pub wait: Duration,
     /// In which field.
     pub source: Option<HintSource>,
+    /// What stood there.
+    pub raw: Option<Arc<str>>,
     /// Hours away.
     pub exhausted: bool,
 }
@@ -177,6 +179,7 @@ fn cooldown(now: MonoTime, scope_name: String, scope: &Scope) -> Option<Cooldown
         received: cooldown.received,
         wait: cooldown.wait,
         source: cooldown.source,
+        raw: cooldown.raw.clone(),
         exhausted: cooldown.exhausted,
     })
 }

@@ -184,8 +184,12 @@ fn a_request_is_idempotent_by_method_by_key_or_by_the_callers_word() {
         (Method::POST, &bare, &read(&[("forbear-retry", "safe")]), Safety::Unsafe),
         (Method::from_bytes(b"BREW").unwrap(), &bare, &none, Safety::Unsafe),
     ] {
-        assert_eq!(safety(&method, headers, directives), expected, "{method}");
+        assert_eq!(safety(&method, headers, directives, None), expected, "{method}");
     }
+    let own = headers(&[("x-request-key", "k")]);
+    let name = HeaderName::from_static("x-request-key");
+    assert_eq!(safety(&Method::POST, &own, &none, None), Safety::Unsafe);
+    assert_eq!(safety(&Method::POST, &own, &none, Some(&name)), Safety::Idempotent);
 }
 
 proptest! {

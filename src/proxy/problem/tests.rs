@@ -34,7 +34,7 @@ fn a_cooldown_tells_when_it_ends_why_and_what_was_tried() {
     rejection.key = Some("ingestion".into());
     rejection.hint = Some(HintRecord {
         source: HintSource::RetryAfterDelta,
-        raw: Some("90\r\n\"x\"".to_owned()),
+        raw: Some("90\r\n\"x\"".into()),
         wait: Duration::from_secs(90),
         received_at: NOW,
     });

@@ -41,7 +41,7 @@ fn one_json_line_answers_why_an_exchange_took_so_long() {
             r#"{"time":"2026-01-15T10:00:00.123Z","id":"01KF0HJ0BV0000000000000007","#,
             r#""upstream":"github","route":"search","method":"GET","path":"/search/issues","#,
             r#""status":200,"outcome":"ok","decision":"retried","attempts":["#,
-            r#"{"n":1,"status":429,"class":"throttled","ms":100,"hint_ms":4000},"#,
+            r#"{"n":1,"status":429,"class":"throttled","ms":100,"hint_ms":4000,"hint":"retry-after: 4"},"#,
             r#"{"n":2,"status":200,"class":"ok","ms":230}],"#,
             r#""waited_ms":{"cooldown":4010,"queue":12},"keys":["ingestion"],"flow":"nightly","#,
             r#""bytes_up":0,"bytes_down":812,"duration_ms":4353}"#,

@@ -1,6 +1,7 @@
 //! The promises of this layer, against scripted upstreams: real sockets where the network is the
 //! subject, pipes and a paused clock where time is.
 
+mod ahead;
 mod http1;
 mod http2;
 mod replay;

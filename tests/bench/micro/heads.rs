@@ -128,7 +128,7 @@ fn directives(count: usize) -> Pass {
     let parts = request(count);
     Box::new(move || {
         let directives = Directives::parse(&parts.headers, NOW).expect("they are valid");
-        black_box(safety(&parts.method, &parts.headers, &directives));
+        black_box(safety(&parts.method, &parts.headers, &directives, None));
     })
 }
 

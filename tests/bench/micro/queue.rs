@@ -205,7 +205,7 @@ impl Crowd {
         self.ended += 1;
         let is_refused = self.refuse_every.is_some_and(|nth| self.ended.is_multiple_of(nth));
         let refusal = throttled(Duration::from_secs(2));
-        let report = report(&ticket, if is_refused { refusal } else { self.outcome });
+        let report = report(&ticket, if is_refused { refusal } else { self.outcome.clone() });
         self.world.with(0, |policy, cx| policy.settle(cx, &mut ticket, sent, &permit, &report));
         self.world.with(0, |policy, cx| policy.quit(cx, ticket));
         self.world.with(0, |policy, cx| policy.release(cx, permit));

@@ -139,7 +139,7 @@ pub(super) fn served_of(remaining: u64) -> Outcome {
 
 /// 429 with `Retry-After`.
 pub(super) fn throttled(wait: Duration) -> Outcome {
-    let hint = Hint { wait, source: HintSource::RetryAfterDelta };
+    let hint = Hint { wait, source: HintSource::RetryAfterDelta, raw: None };
     Outcome {
         class: Class::Throttled,
         health: Health::Alive,
