@@ -18,7 +18,8 @@ pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<ReloadReport, ControlEr
 pub type Asking<'a> =
     Pin<Box<dyn Future<Output = Result<Vec<ExchangeView>, ControlError>> + Send + 'a>>;
 
-/// The state behind the admin API. Every call but `reload` is quick and does not block.
+/// The state behind the admin API. Every call but `reload` and `scrape` is quick
+/// and does not block.
 pub trait Backend: Send + Sync + 'static {
     /// In order of their names.
     fn upstreams(&self) -> Vec<UpstreamView>;
@@ -28,7 +29,8 @@ pub trait Backend: Send + Sync + 'static {
     fn config(&self) -> serde_json::Value;
     /// Whether traffic should come.
     fn ready(&self) -> Readiness;
-    /// The exposition; see [`crate::telemetry::scrape::text`].
+    /// The exposition; see [`crate::telemetry::scrape::text`]. Takes a while where there
+    /// are many upstreams.
     fn scrape(&self) -> String;
     /// Overrides a breaker, or gives it back to itself.
     ///

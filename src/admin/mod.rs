@@ -48,6 +48,9 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// The text format of Prometheus.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// One scrape is written at a time, however many ask and on whichever listener: that bounds the
+/// threads and the processor time that scrapers can take from the traffic.
+static SCRAPES: Semaphore = Semaphore::const_new(1);
 
 type Shared = Arc<dyn Backend>;
 
@@ -101,8 +104,17 @@ async fn readyz(State(backend): State<Shared>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-async fn metrics(State(backend): State<Shared>) -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE))], backend.scrape()).into_response()
+/// Writing a thousand upstreams takes tens of milliseconds: too long for the thread that answers the
+/// probes, so a thread of its own does it.
+async fn metrics(State(backend): State<Shared>) -> Result<Response, Problem> {
+    let turn = SCRAPES.acquire().await.map_err(|_| Problem::internal())?;
+    let scrape = move || {
+        let text = backend.scrape();
+        drop(turn);
+        text
+    };
+    let text = tokio::task::spawn_blocking(scrape).await.map_err(|_| Problem::internal())?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE))], text).into_response())
 }
 
 async fn not_found(request: Request) -> Problem {

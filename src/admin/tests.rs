@@ -5,7 +5,8 @@ mod actions;
 mod reading;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -32,6 +33,8 @@ pub(crate) const TOKEN: &str = "hunter2-the-admin-token";
 pub(crate) struct Fake {
     ready: bool,
     asked: Mutex<Vec<String>>,
+    /// Of the next scrape: tells that it began, and is told to go on.
+    gate: Mutex<Option<(oneshot::Sender<()>, mpsc::Receiver<()>)>>,
     events: broadcast::Sender<EventView>,
 }
 
@@ -40,6 +43,7 @@ impl Fake {
         Arc::new(Self {
             ready: true,
             asked: Mutex::default(),
+            gate: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
         })
     }
@@ -81,6 +85,10 @@ impl Backend for Fake {
     }
 
     fn scrape(&self) -> String {
+        if let Some((began, go)) = self.gate.lock().unwrap().take() {
+            began.send(()).unwrap();
+            go.recv_timeout(Duration::from_secs(10)).expect("somebody lets it go on");
+        }
         "forbear_draining 0\n".to_owned()
     }
 

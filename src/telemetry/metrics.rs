@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts,
-    Registry,
 };
 
 use super::names::{self, Kind, MetricDef};
@@ -23,11 +23,15 @@ use super::upstream::UpstreamMetrics;
 use crate::config::settings::{Settings, UpstreamConfig};
 use crate::policy::time::WallTime;
 
-const VALID: &str = "the catalogue's names are valid and distinct; a test registers all of them";
+const VALID: &str = "the catalogue's names are valid; a test makes all of them";
+
+/// Every family, to be asked one after the other. The prometheus crate's registry would hold the
+/// copies of all of them at once, which is more than their text.
+pub(super) type Collectors = Vec<Box<dyn Collector>>;
 
 /// Everything that is counted in this process.
 pub struct Metrics {
-    registry: Registry,
+    collectors: Collectors,
     families: Families,
     unrouted: RequestCounter,
     /// Handles given out, so that a reload goes on with the same ones.
@@ -45,27 +49,25 @@ pub struct Metrics {
 impl Metrics {
     /// Registers every family; counters without labels exist at 0 from here on.
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let collector = ProcessCollector::for_self();
-        registry.register(Box::new(collector)).expect("a new registry has no process_* metrics");
-        let families = Families::new(&registry);
+        let mut collectors: Collectors = vec![Box::new(ProcessCollector::for_self())];
+        let families = Families::new(&mut collectors);
         for result in names::RELOAD_RESULTS {
             families.config_reloads.with_label_values(&[result]);
         }
         let version = env!("CARGO_PKG_VERSION");
         let revision = option_env!("FORBEAR_REVISION").unwrap_or("unknown");
-        gauges(&registry, &names::BUILD_INFO)
+        gauges(&mut collectors, &names::BUILD_INFO)
             .with_label_values(&[version, revision, "rustls-ring"])
             .set(1.0);
         Self {
             unrouted: RequestCounter::new(&families, names::UNROUTED.into(), names::NONE.into()),
             upstreams: Mutex::default(),
-            panics: counter(&registry, &names::PANICS),
-            accept_errors: counter(&registry, &names::ACCEPT_ERRORS),
-            log_lines_dropped: counter(&registry, &names::LOG_LINES_DROPPED),
-            store: StoreMetrics::new(&registry),
+            panics: counter(&mut collectors, &names::PANICS),
+            accept_errors: counter(&mut collectors, &names::ACCEPT_ERRORS),
+            log_lines_dropped: counter(&mut collectors, &names::LOG_LINES_DROPPED),
+            store: StoreMetrics::new(&mut collectors),
             families,
-            registry,
+            collectors,
         }
     }
 
@@ -149,9 +151,9 @@ impl Metrics {
         known.retain(|name, _| live.contains(&(names::label::UPSTREAM, name.to_string())));
     }
 
-    /// What is counted, sorted by name; families without a series are left out.
-    pub(super) fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
-        self.registry.gather()
+    /// What is counted, each family read when it is asked for.
+    pub(super) fn families(&self) -> impl Iterator<Item = MetricFamily> {
+        self.collectors.iter().flat_map(|collector| collector.collect())
     }
 }
 
@@ -196,30 +198,30 @@ pub(super) struct Families {
 }
 
 impl Families {
-    fn new(registry: &Registry) -> Self {
+    fn new(collectors: &mut Collectors) -> Self {
         Self {
-            requests: counters(registry, &names::REQUESTS),
-            request_duration: histograms(registry, &names::REQUEST_DURATION),
-            recovered: counters(registry, &names::REQUESTS_RECOVERED),
-            body_bytes: counters(registry, &names::BODY_BYTES),
-            attempts: counters(registry, &names::ATTEMPTS),
-            attempt_errors: counters(registry, &names::ATTEMPT_ERRORS),
-            attempt_duration: histograms(registry, &names::ATTEMPT_DURATION),
-            overhead: histograms(registry, &names::OVERHEAD).with_label_values::<&str>(&[]),
-            retries: counters(registry, &names::RETRIES),
-            exhausted: counters(registry, &names::RETRIES_EXHAUSTED),
-            wait_duration: histograms(registry, &names::WAIT_DURATION),
-            retry_after: counters(registry, &names::RETRY_AFTER),
-            transitions: counters(registry, &names::BREAKER_TRANSITIONS),
-            breaker_rejections: counters(registry, &names::BREAKER_REJECTIONS),
-            replay_unavailable: counters(registry, &names::REPLAY_UNAVAILABLE),
-            label_overflow: counters(registry, &names::LABEL_OVERFLOW),
-            key_rejections: counters(registry, &names::CONCURRENCY_REJECTIONS),
-            config_reloads: counters(registry, &names::CONFIG_RELOADS),
-            config_ok: gauges(registry, &names::CONFIG_RELOAD_OK).with_label_values::<&str>(&[]),
-            config_time: gauges(registry, &names::CONFIG_RELOAD_TIME)
+            requests: counters(collectors, &names::REQUESTS),
+            request_duration: histograms(collectors, &names::REQUEST_DURATION),
+            recovered: counters(collectors, &names::REQUESTS_RECOVERED),
+            body_bytes: counters(collectors, &names::BODY_BYTES),
+            attempts: counters(collectors, &names::ATTEMPTS),
+            attempt_errors: counters(collectors, &names::ATTEMPT_ERRORS),
+            attempt_duration: histograms(collectors, &names::ATTEMPT_DURATION),
+            overhead: histograms(collectors, &names::OVERHEAD).with_label_values::<&str>(&[]),
+            retries: counters(collectors, &names::RETRIES),
+            exhausted: counters(collectors, &names::RETRIES_EXHAUSTED),
+            wait_duration: histograms(collectors, &names::WAIT_DURATION),
+            retry_after: counters(collectors, &names::RETRY_AFTER),
+            transitions: counters(collectors, &names::BREAKER_TRANSITIONS),
+            breaker_rejections: counters(collectors, &names::BREAKER_REJECTIONS),
+            replay_unavailable: counters(collectors, &names::REPLAY_UNAVAILABLE),
+            label_overflow: counters(collectors, &names::LABEL_OVERFLOW),
+            key_rejections: counters(collectors, &names::CONCURRENCY_REJECTIONS),
+            config_reloads: counters(collectors, &names::CONFIG_RELOADS),
+            config_ok: gauges(collectors, &names::CONFIG_RELOAD_OK).with_label_values::<&str>(&[]),
+            config_time: gauges(collectors, &names::CONFIG_RELOAD_TIME)
                 .with_label_values::<&str>(&[]),
-            config_info: gauges(registry, &names::CONFIG_INFO),
+            config_info: gauges(collectors, &names::CONFIG_INFO),
         }
     }
 
@@ -246,30 +248,30 @@ impl Families {
     }
 }
 
-pub(super) fn counters(registry: &Registry, def: &MetricDef) -> IntCounterVec {
+pub(super) fn counters(collectors: &mut Collectors, def: &MetricDef) -> IntCounterVec {
     let family = IntCounterVec::new(Opts::new(def.name, def.help), def.labels).expect(VALID);
-    registry.register(Box::new(family.clone())).expect(VALID);
+    collectors.push(Box::new(family.clone()));
     family
 }
 
-fn counter(registry: &Registry, def: &MetricDef) -> IntCounter {
-    counters(registry, def).with_label_values::<&str>(&[])
+fn counter(collectors: &mut Collectors, def: &MetricDef) -> IntCounter {
+    counters(collectors, def).with_label_values::<&str>(&[])
 }
 
-pub(super) fn gauges(registry: &Registry, def: &MetricDef) -> GaugeVec {
+pub(super) fn gauges(collectors: &mut Collectors, def: &MetricDef) -> GaugeVec {
     let family = GaugeVec::new(Opts::new(def.name, def.help), def.labels).expect(VALID);
-    registry.register(Box::new(family.clone())).expect(VALID);
+    collectors.push(Box::new(family.clone()));
     family
 }
 
-pub(super) fn histograms(registry: &Registry, def: &MetricDef) -> HistogramVec {
+pub(super) fn histograms(collectors: &mut Collectors, def: &MetricDef) -> HistogramVec {
     let buckets = match def.kind {
         Kind::Histogram(bounds) => bounds.to_vec(),
         Kind::Counter | Kind::Gauge => Vec::new(),
     };
     let opts = HistogramOpts::new(def.name, def.help).buckets(buckets);
     let family = HistogramVec::new(opts, def.labels).expect(VALID);
-    registry.register(Box::new(family.clone())).expect(VALID);
+    collectors.push(Box::new(family.clone()));
     family
 }
 

@@ -15,6 +15,8 @@ pub mod upstream;
 
 mod series;
 
+mod exposition;
+
 pub mod scrape;
 
 pub mod store;

@@ -5,47 +5,40 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
-use prometheus::{GaugeVec, Opts, TextEncoder};
+use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::exposition;
 use super::metrics::{Metrics, unix_seconds};
 use super::names::{self, MetricDef};
 use crate::telemetry::view::{BreakerState, KeyView, ProcessView, QuotaView, UpstreamView};
 
-/// What a series takes in the exposition, so that the text seldom has to grow: a counter one line of
-/// it, a histogram many.
-const BYTES_PER_SERIES: usize = 160;
+/// About what an upstream with one route takes in the exposition, so that the text need not be copied
+/// as it grows.
+const BYTES_PER_UPSTREAM: usize = 20_000;
 
-/// The whole exposition in the Prometheus text format 0.0.4.
+/// The whole exposition in the Prometheus text format 0.0.4. Reads one family after the other, and
+/// holds no lock for longer than that takes.
 pub fn text(
     metrics: &Metrics,
     upstreams: &[UpstreamView],
     keys: &[KeyView],
     process: &ProcessView,
 ) -> String {
-    let mut families = metrics.gather();
-    families.extend(upstream_gauges(upstreams));
-    families.extend(key_gauges(keys));
-    families.extend(process_gauges(process));
-    // The encoder refuses a family without series, and there is nothing to say about one.
-    families.retain(|family| !family.get_metric().is_empty());
-    families.sort_by(|a, b| a.name().cmp(b.name()));
-    let series: usize = families.iter().map(|family| family.get_metric().len()).sum();
-    let mut text = String::with_capacity(series * BYTES_PER_SERIES);
-    TextEncoder::new()
-        .encode_utf8(&families, &mut text)
-        .expect("families with series and names encode into memory");
+    let mut text = String::with_capacity((1 + upstreams.len()) * BYTES_PER_UPSTREAM);
+    let gauges = process_gauges(process).chain(key_gauges(keys)).chain(upstream_gauges(upstreams));
+    for family in metrics.families().chain(gauges) {
+        exposition::write_family(&mut text, &family);
+    }
     text
 }
 
-fn upstream_gauges(upstreams: &[UpstreamView]) -> Vec<MetricFamily> {
-    let requests = Computed::new(&names::REQUESTS_IN_FLIGHT);
-    let connections = Computed::new(&names::CONNECTIONS);
-    let budget = Computed::new(&names::RETRY_BUDGET);
-    let limit = Computed::new(&names::RATELIMIT_LIMIT);
-    let remaining = Computed::new(&names::RATELIMIT_REMAINING);
-    let reset = Computed::new(&names::RATELIMIT_RESET);
+fn upstream_gauges(upstreams: &[UpstreamView]) -> impl Iterator<Item = MetricFamily> {
+    let mut requests = Computed::new(&names::REQUESTS_IN_FLIGHT);
+    let mut connections = Computed::new(&names::CONNECTIONS);
+    let mut budget = Computed::new(&names::RETRY_BUDGET);
+    let mut limit = Computed::new(&names::RATELIMIT_LIMIT);
+    let mut remaining = Computed::new(&names::RATELIMIT_REMAINING);
+    let mut reset = Computed::new(&names::RATELIMIT_RESET);
     for view in upstreams {
         let labels = [view.name.as_str()];
         // An exchange has one attempt in flight or waits; it is never both.
@@ -62,18 +55,16 @@ fn upstream_gauges(upstreams: &[UpstreamView]) -> Vec<MetricFamily> {
             }
         }
     }
-    let mut families: Vec<_> = [requests, connections, budget, limit, remaining, reset]
+    [requests, connections, budget, limit, remaining, reset]
         .into_iter()
-        .flat_map(Computed::families)
-        .collect();
-    families.extend(breaker_gauges(upstreams));
-    families
+        .map(Computed::family)
+        .chain(breaker_gauges(upstreams))
 }
 
 fn breaker_gauges(upstreams: &[UpstreamView]) -> impl Iterator<Item = MetricFamily> {
-    let state = Computed::new(&names::BREAKER_STATE);
-    let failures = Computed::new(&names::BREAKER_FAILURE_RATIO);
-    let open_until = Computed::new(&names::BREAKER_OPEN_UNTIL);
+    let mut state = Computed::new(&names::BREAKER_STATE);
+    let mut failures = Computed::new(&names::BREAKER_FAILURE_RATIO);
+    let mut open_until = Computed::new(&names::BREAKER_OPEN_UNTIL);
     for view in upstreams {
         for breaker in &view.breaker {
             let labels = [view.name.as_str(), breaker.scope.as_str()];
@@ -87,15 +78,15 @@ fn breaker_gauges(upstreams: &[UpstreamView]) -> impl Iterator<Item = MetricFami
             open_until.set(&labels, until);
         }
     }
-    [state, failures, open_until].into_iter().flat_map(Computed::families)
+    [state, failures, open_until].into_iter().map(Computed::family)
 }
 
 /// One series per configured key. Where that is a pattern, the pools behind it are as many as the
 /// clients like, so the fullest one stands for all of them.
 fn key_gauges(keys: &[KeyView]) -> impl Iterator<Item = MetricFamily> {
-    let limit = Computed::new(&names::CONCURRENCY_LIMIT);
-    let in_use = Computed::new(&names::CONCURRENCY_IN_USE);
-    let waiting = Computed::new(&names::CONCURRENCY_WAITING);
+    let mut limit = Computed::new(&names::CONCURRENCY_LIMIT);
+    let mut in_use = Computed::new(&names::CONCURRENCY_IN_USE);
+    let mut waiting = Computed::new(&names::CONCURRENCY_WAITING);
     let mut patterns: BTreeMap<&str, (u32, u32, u32)> = BTreeMap::new();
     for view in keys {
         let (permits, taken, queue) = patterns.entry(&view.pattern).or_default();
@@ -108,17 +99,23 @@ fn key_gauges(keys: &[KeyView]) -> impl Iterator<Item = MetricFamily> {
         in_use.set(&[pattern], taken.into());
         waiting.set(&[pattern], queue.into());
     }
-    [limit, in_use, waiting].into_iter().flat_map(Computed::families)
+    [limit, in_use, waiting].into_iter().map(Computed::family)
 }
 
 fn process_gauges(process: &ProcessView) -> impl Iterator<Item = MetricFamily> {
-    let draining = Computed::new(&names::DRAINING);
+    let mut draining = Computed::new(&names::DRAINING);
     draining.set(&[], if process.draining { 1.0 } else { 0.0 });
-    let listeners = Computed::new(&names::LISTENER_CONNECTIONS);
+    let mut listeners = Computed::new(&names::LISTENER_CONNECTIONS);
+    // An upstream may be called as the proxy's own listener is, and a series is told once.
+    let mut by_name: BTreeMap<&str, u32> = BTreeMap::new();
     for (listener, connections) in &process.listeners {
-        listeners.set(&[listener], (*connections).into());
+        let all = by_name.entry(listener).or_default();
+        *all = all.saturating_add(*connections);
     }
-    [draining, listeners].into_iter().flat_map(Computed::families)
+    for (listener, connections) in by_name {
+        listeners.set(&[listener], connections.into());
+    }
+    [draining, listeners].into_iter().map(Computed::family)
 }
 
 /// The quota that will bind first: the smallest share left, or the fewest requests where no limit
@@ -138,20 +135,41 @@ fn as_f64(count: u64) -> f64 {
     u32::try_from(count).map_or(f64::from(u32::MAX), f64::from)
 }
 
-/// A gauge family that lives as long as one scrape.
-struct Computed(GaugeVec);
+/// A gauge family that lives as long as one scrape. Nothing looks for a series that is already there:
+/// each is set once.
+struct Computed {
+    def: &'static MetricDef,
+    series: Vec<Metric>,
+}
 
 impl Computed {
-    fn new(def: &MetricDef) -> Self {
-        let family = GaugeVec::new(Opts::new(def.name, def.help), def.labels);
-        Self(family.expect("the catalogue's names are valid; a test encodes all of them"))
+    fn new(def: &'static MetricDef) -> Self {
+        Self { def, series: Vec::new() }
     }
 
-    fn set(&self, labels: &[&str], value: f64) {
-        self.0.with_label_values(labels).set(value);
+    fn set(&mut self, values: &[&str], value: f64) {
+        let pair = |(name, value): (&&str, &&str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        };
+        let mut labels: Vec<_> = self.def.labels.iter().zip(values).map(pair).collect();
+        // As the counters have them.
+        labels.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = Metric::from_label(labels);
+        metric.set_gauge(gauge);
+        self.series.push(metric);
     }
 
-    fn families(self) -> Vec<MetricFamily> {
-        self.0.collect()
+    fn family(self) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.def.name.to_owned());
+        family.set_help(self.def.help.to_owned());
+        family.set_field_type(MetricType::GAUGE);
+        family.set_metric(self.series);
+        family
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Gauge, Histogram, IntCounter, Registry};
+use prometheus::{Gauge, Histogram, IntCounter};
 
-use super::metrics::{counters, gauges, histograms};
+use super::metrics::{Collectors, counters, gauges, histograms};
 use super::names;
 
 /// Handles of all of them; cheap to clone.
@@ -29,26 +29,26 @@ pub struct StoreMetrics {
 }
 
 impl StoreMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(collectors: &mut Collectors) -> Self {
         let backend = names::STORE_BACKEND;
-        let operations = counters(registry, &names::STORE_OPERATIONS);
+        let operations = counters(collectors, &names::STORE_OPERATIONS);
         let [write, read, move_aside] = names::STORE_OPS;
         let results = |op| {
             names::STORE_RESULTS.map(|result| operations.with_label_values(&[backend, op, result]))
         };
         let [moved_aside, _] = results(move_aside);
-        let records = counters(registry, &names::LEDGER_RECORDS);
+        let records = counters(collectors, &names::LEDGER_RECORDS);
         let [exchange, event] = names::LEDGER_RECORD;
         let [kept, sampled, dropped] =
             names::LEDGER_RESULTS.map(|result| records.with_label_values(&[exchange, result]));
         let [_, _, lost] = names::LEDGER_RESULTS;
         Self {
-            up: gauges(registry, &names::STORE_UP).with_label_values(&[backend]),
-            fallback: gauges(registry, &names::STORE_FALLBACK).with_label_values(&[backend]),
-            size: gauges(registry, &names::STORE_SIZE).with_label_values(&[backend]),
+            up: gauges(collectors, &names::STORE_UP).with_label_values(&[backend]),
+            fallback: gauges(collectors, &names::STORE_FALLBACK).with_label_values(&[backend]),
+            size: gauges(collectors, &names::STORE_SIZE).with_label_values(&[backend]),
             write: results(write),
             read: results(read),
-            duration: histograms(registry, &names::STORE_DURATION).with_label_values(&[backend]),
+            duration: histograms(collectors, &names::STORE_DURATION).with_label_values(&[backend]),
             moved_aside,
             kept,
             sampled,
@@ -59,7 +59,7 @@ impl StoreMetrics {
 
     /// Counters that nobody reads.
     pub fn unregistered() -> Self {
-        Self::new(&Registry::new())
+        Self::new(&mut Collectors::new())
     }
 
     /// Whether the file, or memory where that was wanted, takes what is told.

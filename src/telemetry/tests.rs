@@ -1,6 +1,7 @@
 //! Upstreams and stories for the tests of what is counted and written.
 
 mod access;
+mod exposition;
 mod labels;
 mod metrics;
 

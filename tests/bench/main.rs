@@ -23,6 +23,10 @@
 
 use clap::{Parser, Subcommand};
 
+/// What the product allocates with, so that a step costs here what it costs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod cost;
 
 mod load;

@@ -39,13 +39,33 @@ async fn views_are_json_and_the_page_is_html() {
 
 #[tokio::test]
 async fn probes_tell_life_from_readiness() {
-    let draining =
-        Fake { ready: false, asked: Mutex::default(), events: broadcast::Sender::new(1) };
-    let served = Served::open(&Arc::new(draining));
+    let mut draining = Fake::new();
+    Arc::get_mut(&mut draining).unwrap().ready = false;
+    let served = Served::open(&draining);
     assert_eq!(served.send("GET /healthz", &[], "").await.text(), "ok\n");
     let ready = served.send("GET /readyz", &[], "").await;
     assert_eq!(ready.status, 503);
     assert_eq!(ready.json()["reason"], "it drains");
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_while_a_scrape_is_being_written() {
+    let fake = Fake::new();
+    let (began, has_begun) = oneshot::channel();
+    let (go, gate) = mpsc::sync_channel(1);
+    *fake.gate.lock().unwrap() = Some((began, gate));
+    let served = Served::open(&fake);
+
+    let probe = async {
+        has_begun.await.unwrap();
+        let answer = served.send("GET /healthz", &[], "").await;
+        let _ = go.send(());
+        answer
+    };
+    let (scrape, probe) = tokio::join!(served.send("GET /metrics", &[], ""), probe);
+
+    assert_eq!(probe.text(), "ok\n");
+    assert_eq!((scrape.status.as_u16(), scrape.text().as_str()), (200, "forbear_draining 0\n"));
 }
 
 #[tokio::test]
