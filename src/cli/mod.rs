@@ -38,8 +38,6 @@ pub const EXIT_USAGE: u8 = 2;
 
 /// Runs the command that was typed.
 pub fn main() -> ExitCode {
-    // First of all, since what has been given stays.
-    run::large_pages(false);
     match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Demo { exit } => demo::demo(exit),

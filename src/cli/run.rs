@@ -111,8 +111,8 @@ async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<Ex
 }
 
 /// Whether the kernel may give 2 MiB where 4 KiB were touched. It may not: idle, that would be half
-/// of all memory. A child inherits this, and may want them.
-pub(super) fn large_pages(allowed: bool) {
+/// of all memory. The allocator sees to it from the start; a child inherits it, and may want them.
+fn large_pages(allowed: bool) {
     // Where it is forbidden, forbear is larger and otherwise the same.
     let _ = rustix::thread::disable_transparent_huge_pages(!allowed);
 }

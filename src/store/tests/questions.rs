@@ -52,7 +52,7 @@ github|1.464|3.2|0.0|30.4|0.0|0.0
 jira|0.08|0.0|0.0|0.0|1.5|0.0",
     "\
 upstream|route|hint_source|hint_raw|times
-github|default|retry-after|30|1",
+github|default|retry-after|retry-after: 30|1",
     "\
 upstream|decision|times|reason
 jira|breaker_open|3|The breaker is open.",
