@@ -115,6 +115,8 @@
 //! | wait | time spent inside forbear: `queue`, `pacing`, `cooldown`, `backoff` or `breaker` |
 //! | refusal, rejection | forbear's own answer, with a stable code |
 
+#![forbid(unsafe_code)]
+
 pub mod policy;
 
 pub mod profiles;

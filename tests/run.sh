@@ -74,6 +74,7 @@ tools() {
   has cc || missing+=(build-essential)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
   has node || missing+=(nodejs)
+  has valgrind || missing+=(valgrind)
   has npm || missing+=(npm)
   has promtool || missing+=(prometheus)
   if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}"; fi
@@ -150,6 +151,7 @@ step "Image" image
 step "Reference configuration" "$CARGO_TARGET_DIR/debug/forbear" check config.toml
 step "Documentation" doc
 step "Documentation tests" counted cargo test --doc --locked --quiet
+step "Cost" counted cargo bench --locked --bench bench -- cost
 step "Tests" counted cargo test --lib --bins --tests --locked --no-fail-fast
 
 printf '\n%s passed, %s failed\n' "$passed" "$failed"

@@ -123,6 +123,8 @@ pub(crate) fn run(options: Options) -> crate::Outcome {
     }
     too_much.extend(growth::check(&bounds.growth, &folder)?);
     too_much.iter().for_each(|why| eprintln!("TOO MUCH {why}"));
+    let checked = 2 * 2 * options.runs + bounds.growth.len();
+    println!("\n{} passed, {} failed", checked - too_much.len(), too_much.len());
     if too_much.is_empty() {
         Ok(())
     } else {

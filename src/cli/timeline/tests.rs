@@ -28,8 +28,11 @@ fn attempt(n: u8, status: Option<u16>, class: &str, ms: f64) -> AttemptView {
 
 /// As the README has it.
 fn recovered() -> ExchangeView {
-    let hint =
-        HintView { source: "retry-after".into(), wait_ms: 30_000.0, raw: Some("retry-after: 30".to_owned()) };
+    let hint = HintView {
+        source: "retry-after".into(),
+        wait_ms: 30_000.0,
+        raw: Some("retry-after: 30".to_owned()),
+    };
     let first = AttemptView {
         waited_ms: waited(&[("queue", 3_200.0)]),
         hint: Some(hint),

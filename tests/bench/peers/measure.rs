@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::calls::Counter;
 use super::process::{Cores, Cpu, Tool, machine_busy, own_cpu};
-use super::proxies::{Origin, Proxy, Running, behind_scripts};
+use super::proxies::{Origin, Proxy, Running, answers, behind_scripts};
 use super::table::{self, Figure, Table};
 use super::{Options, ROWS};
 use crate::load::{Options as LoadOptions, Report};
@@ -23,6 +23,9 @@ const RATE: u32 = 1_000;
 
 /// Connections that only stay.
 const IDLE: usize = 1_000;
+
+/// So long they say nothing before memory is read.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Starts whose median counts in a round: one alone is at the mercy of the file cache.
 const STARTS: usize = 5;
@@ -317,6 +320,8 @@ impl Bench {
     }
 
     /// Resident memory: as soon as it answered, and while a thousand callers stay, who asked once each.
+    /// Callers that stay are mostly quiet, so this waits; and one more caller asks in the end, since
+    /// allocators give memory back when they are used.
     fn memory(&mut self, proxy: usize, round: usize) -> Result<()> {
         if !self.options.wants("memory") {
             return Ok(());
@@ -325,6 +330,10 @@ impl Bench {
         let idle = one.process.resident_kib();
         let load = LoadOptions { connections: IDLE, warm: 0.0, ..self.load(&S, one.address) };
         let _held = Tool::load(&load, self.other_cores)?;
+        std::thread::sleep(QUIET);
+        if !answers(one.address) {
+            return Err("one more caller got no answer".into());
+        }
         let held = one.process.resident_kib();
         self.table.add(&table::IDLE, proxy, round, idle / 1024.0, None);
         self.table.add(&table::HELD, proxy, round, held / 1024.0, None);

@@ -225,7 +225,7 @@ fn free_ports() -> Result<[u16; 2]> {
 }
 
 /// Whether a request gets a 200.
-fn answers(address: SocketAddr) -> bool {
+pub(crate) fn answers(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
