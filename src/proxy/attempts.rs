@@ -124,7 +124,7 @@ pub(super) async fn run(
         };
         let plan = match place.settle(&mut in_flight, &report, now) {
             Verdict::Retry(plan) => plan,
-            verdict => {
+            verdict @ (Verdict::Relay | Verdict::GiveUp(_)) => {
                 let final_one =
                     Final { result, in_flight, at: headed, class: report.outcome.class };
                 return last_attempt(exchange, final_one, &verdict, kept, teller);
