@@ -68,13 +68,13 @@ fn usage(problem: &str) -> ExitCode {
 
 fn opened(names: &[String]) -> Result<Vec<Profile>, String> {
     if names.is_empty() {
-        return Ok(profiles::known().to_vec());
+        return Ok(profiles::known().cloned().collect());
     }
     names.iter().map(|name| profiles::open(name)).collect()
 }
 
 fn list() -> String {
-    let width = profiles::known().iter().map(|profile| profile.name.len()).max().unwrap_or(0);
+    let width = profiles::known().map(|profile| profile.name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for profile in profiles::known() {
         // Writing to a String cannot fail.

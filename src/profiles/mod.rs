@@ -6,10 +6,22 @@
 //! `fixtures` holds every profile to the answers that it brings along. A user's own file has the
 //! same form, and may extend one that is embedded.
 
-/// A name and the text of its file.
+/// A file that is embedded, read when it is first asked for: a forbear meets few of these APIs, and
+/// is started often.
+struct Embedded {
+    name: &'static str,
+    text: &'static str,
+    /// Every file is read by an ordinary test; a broken one is none, not a crash.
+    profile: LazyLock<Option<Profile>>,
+}
+
 macro_rules! embedded {
     ($name:literal) => {
-        ($name, include_str!(concat!($name, ".toml")))
+        Embedded {
+            name: $name,
+            text: include_str!(concat!($name, ".toml")),
+            profile: LazyLock::new(|| parse(include_str!(concat!($name, ".toml")), $name).ok()),
+        }
     };
 }
 
@@ -98,7 +110,7 @@ pub struct Cost {
 
 /// The embedded files. A list, so that nothing has to be read at build time; a test holds it to
 /// the folder.
-const EMBEDDED: &[(&str, &str)] = &[
+static EMBEDDED: [Embedded; 39] = [
     embedded!("airtable"),
     embedded!("amazon-sp-api"),
     embedded!("anthropic"),
@@ -140,22 +152,14 @@ const EMBEDDED: &[(&str, &str)] = &[
     embedded!("zendesk"),
 ];
 
-static KNOWN: LazyLock<Vec<Profile>> = LazyLock::new(|| {
-    let read = |(name, text): &(&str, &str)| {
-        // Every embedded file is read by an ordinary test; a broken one is none, not a crash.
-        parse(text, name).ok()
-    };
-    EMBEDDED.iter().filter_map(read).collect()
-});
-
 /// Every embedded profile, in the order of their names.
-pub fn known() -> &'static [Profile] {
-    &KNOWN
+pub fn known() -> impl Iterator<Item = &'static Profile> {
+    EMBEDDED.iter().filter_map(|file| file.profile.as_ref())
 }
 
 /// The embedded profile of that name.
 pub fn find(name: &str) -> Option<&'static Profile> {
-    known().iter().find(|profile| *profile.name == *name)
+    EMBEDDED.iter().find(|file| file.name == name)?.profile.as_ref()
 }
 
 /// The embedded profile that applies to a host (lower case).
@@ -164,8 +168,15 @@ pub fn for_host(host: &str) -> Option<&'static Profile> {
     let below = |origin: &String| {
         origin.strip_prefix('*').is_some_and(|end| host.len() > end.len() && host.ends_with(end))
     };
+    // Whichever origin matches ends in these, so only files in which they stand need be read.
+    let labels = host.rmatch_indices('.').nth(1).map_or(host, |(at, _)| host.split_at(at + 1).1);
+    let candidates: Vec<_> = EMBEDDED
+        .iter()
+        .filter(|file| file.text.contains(labels))
+        .filter_map(|file| file.profile.as_ref())
+        .collect();
     let with = |matches: &dyn Fn(&String) -> bool| {
-        known().iter().find(|profile| profile.origins.iter().any(matches))
+        candidates.iter().copied().find(|profile| profile.origins.iter().any(matches))
     };
     with(&exact).or_else(|| with(&below))
 }
@@ -202,9 +213,9 @@ pub fn open(name: &str) -> Result<Profile, String> {
 
 /// Says that there is no profile of that name, and which is near.
 pub fn unknown(name: &str) -> String {
-    let near = known()
+    let near = EMBEDDED
         .iter()
-        .map(|profile| (strsim::damerau_levenshtein(name, &profile.name), &profile.name))
+        .map(|file| (strsim::damerau_levenshtein(name, file.name), file.name))
         .filter(|(distance, _)| *distance <= 2)
         .min_by_key(|(distance, _)| *distance);
     let near = near.map(|(_, near)| format!("Did you mean {near:?}? ")).unwrap_or_default();
@@ -227,6 +238,6 @@ impl Profile {
 
     /// The file's own text.
     pub fn text(&self) -> Option<&'static str> {
-        EMBEDDED.iter().find(|(name, _)| **name == *self.name).map(|(_, text)| *text)
+        EMBEDDED.iter().find(|file| *file.name == *self.name).map(|file| file.text)
     }
 }
