@@ -121,7 +121,9 @@ fn profile(
         Ok(profile) => Some(profile),
         Err(problem) => {
             let fix = "Take the name of a known API, correct the file, or leave it out.";
-            resolver.contradiction(scope, "profile", Fault::new(problem.trim_end(), fix));
+            // The sentence goes on with the fix.
+            let problem = problem.trim_end().trim_end_matches('.');
+            resolver.contradiction(scope, "profile", Fault::new(problem, fix));
             None
         }
     }

@@ -341,4 +341,5 @@ fn a_misspelt_profile_is_a_problem_with_a_suggestion() {
     let text = "[upstreams.x]\nurl = \"https://a.example\"\nprofile = \"githup\"\n";
     let problems = load_str(text, "config.toml", &|_| None).unwrap_err();
     assert!(problems.to_string().contains("Did you mean \"github\"?"), "{problems}");
+    assert!(!problems.to_string().contains(".."), "one full stop is enough: {problems}");
 }
