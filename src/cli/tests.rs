@@ -153,6 +153,9 @@ fn an_address_that_is_none_is_refused_before_anything_is_sent() {
 fn a_thousand_quotas_do_not_push_the_status_table_off_the_screen() {
     let quota = QuotaView {
         scope: "route default".to_owned(),
+        name: None,
+        bucket: "default".to_owned(),
+        is_told: true,
         limit: None,
         remaining: 1,
         reset_at: None,
@@ -196,7 +199,10 @@ fn the_status_table_reads_at_a_glance() {
             raw: Some("retry-after: 4".to_owned()),
         }],
         quotas: vec![QuotaView {
-            scope: "core".to_owned(),
+            scope: "bucket core".to_owned(),
+            name: None,
+            bucket: "core".to_owned(),
+            is_told: true,
             limit: Some(5000),
             remaining: 4321,
             reset_at: Some(later),

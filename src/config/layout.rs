@@ -16,8 +16,8 @@ use super::units::{print_duration, print_size};
 use super::value::print_match;
 use crate::policy::profile::Unit;
 use crate::policy::settings::{
-    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, RetrySettings,
-    RouteSettings, UpstreamSettings,
+    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, QuotaSettings,
+    RetrySettings, RouteSettings, UpstreamSettings,
 };
 
 /// What stands where nothing was configured.
@@ -120,7 +120,9 @@ impl Layout {
             listen,
             profile,
             dialect,
-            idempotency_key: _, // The profile's.
+            buckets: _, // The profile's, as the next two are.
+            costs: _,
+            idempotency_key: _,
             credential,
             tls,
             key: _, // The default route has it, too.
@@ -129,7 +131,15 @@ impl Layout {
             routes,
             policy,
         } = upstream;
-        let UpstreamSettings { in_flight_max, queue_max, breaker, routes: policies } = &**policy;
+        let UpstreamSettings {
+            in_flight_max,
+            queue_max,
+            breaker,
+            routes: policies,
+            buckets: _,
+            quotas,
+            pacing,
+        } = &**policy;
         let table = self.table(join("upstreams", name));
         let at = table.as_str();
         self.put(at, at, "url", format!("{}{base_path}", print_origin(origin)));
@@ -147,6 +157,13 @@ impl Layout {
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));
         self.put(at, at, "in_flight_max", in_flight_max.to_string());
         self.put(at, at, "queue_max", queue_max.to_string());
+        self.put(at, at, "pacing", word(pacing));
+        for QuotaSettings { name, requests, per, pacing } in quotas {
+            let table = self.table(join(&join(at, "quotas"), name));
+            self.put(&table, &table, "requests", requests.to_string());
+            self.put(&table, &table, "per", print_duration(*per));
+            self.put(&table, &table, "pacing", word(pacing));
+        }
         self.breaker(at, &join(at, "breaker"), breaker);
         for (index, (config, policy)) in routes.iter().zip(policies).enumerate() {
             let own = (index > 0).then(|| self.table(join(&join(at, "routes"), &config.name)));

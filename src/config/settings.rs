@@ -141,6 +141,10 @@ pub struct UpstreamConfig {
     pub profile: Option<Arc<str>>,
     /// What the reader of responses needs of it, with the units that are configured.
     pub dialect: Arc<Profile>,
+    /// Which requests spend which of the API's buckets; from the profile.
+    pub buckets: Vec<(RouteMatch, Arc<str>)>,
+    /// What requests cost that cost more than one unit; from the profile.
+    pub costs: Vec<(RouteMatch, u32)>,
     /// The field by which this API notices a repeat, besides `Idempotency-Key`; from the profile.
     pub idempotency_key: Option<HeaderName>,
     /// Injected on the way up.

@@ -16,6 +16,8 @@ pub mod clock;
 
 pub mod route;
 
+pub mod spending;
+
 mod path;
 
 mod prefixes;
@@ -26,9 +28,11 @@ pub mod view;
 
 use self::clock::Clock;
 use self::route::Routes;
+use self::spending::Spending;
 use self::upstream::{Upstream, UpstreamState};
 use crate::config::settings::{Settings, UpstreamConfig};
 use crate::policy::limits::{Limits, UpstreamId};
+use crate::policy::line::CredentialId;
 use crate::policy::time::Draw;
 use crate::proxy::head::UpstreamHead;
 use crate::store::ledger::Ledger;
@@ -124,6 +128,10 @@ impl Gateway {
         self.replay_memory.set_max(self.settings.limits.replay_memory_max);
         for upstream in &self.upstreams {
             upstream.state.configure(&upstream.config.policy, &upstream.metrics);
+            if upstream.has_new_secret {
+                let credential = CredentialId(self.common.injected(&upstream.config));
+                upstream.state.with(|policy, cx| policy.unlock(cx, credential));
+            }
         }
         let turns = self.common.limits().take_turns();
         self.common.give_turns(turns);
@@ -163,14 +171,17 @@ fn build_upstream(
         Some(same) => same.state.clone(),
         None => common.new_state(&config, &metrics),
     };
-    let route_ids = state.with(|policy, _| policy.learn_routes(&config.policy));
+    let before = same.map(|same| &same.config.credential);
+    let has_new_secret = before.is_some_and(|before| *before != config.credential);
+    let (route_ids, spending) = state
+        .with(|policy, _| (policy.learn_routes(&config.policy), Spending::new(&config, policy)));
     let head = UpstreamHead::new(&config).ok_or_else(|| BuildError {
         upstream: config.name.clone(),
         cause: TargetError::Settings(
             "its host, path or credential is not legal in HTTP".to_owned(),
         ),
     })?;
-    Ok(Upstream { head, target, route_ids, metrics, state, config })
+    Ok(Upstream { head, target, route_ids, spending, has_new_secret, metrics, state, config })
 }
 
 impl Common {
@@ -223,7 +234,8 @@ impl Common {
 
     /// Tells whoever follows the events, and the ledger. What others depend on is on disk soon.
     pub fn tell(&self, event: EventView) {
-        let is_urgent = matches!(event.kind, EventKind::Breaker | EventKind::Cooldown);
+        let is_urgent =
+            matches!(event.kind, EventKind::Breaker | EventKind::Cooldown | EventKind::Credential);
         self.ledger.event(&event, is_urgent);
         // Nobody listening is the usual case.
         let _ = self.events.send(event);
@@ -241,6 +253,12 @@ impl Common {
         bytes.hash(&mut hasher);
         // Zero is nobody.
         hasher.finish().max(1)
+    }
+
+    /// The same for the secret that is put on every request to an upstream, by where it comes from:
+    /// it may be replaced, and its quota stays.
+    pub fn injected(&self, config: &UpstreamConfig) -> u64 {
+        config.credential.as_ref().map_or(0, |it| self.salted(it.source.as_bytes()))
     }
 
     /// Refuses new exchanges and those that wait, also at upstreams that a reload has removed.

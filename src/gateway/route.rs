@@ -259,7 +259,7 @@ impl Entry {
 
 /// A [`RouteMatch`], cut into segments once.
 #[derive(Debug)]
-struct Pattern {
+pub(super) struct Pattern {
     method: Option<String>,
     segments: Vec<Segment>,
     tail: Tail,
@@ -280,7 +280,7 @@ enum Tail {
 }
 
 impl Pattern {
-    fn new(config: &RouteMatch) -> Self {
+    pub(super) fn new(config: &RouteMatch) -> Self {
         let mut parts: Vec<&str> = config.path.split('/').filter(|part| !part.is_empty()).collect();
         let tail = match parts.last() {
             Some(&"**") => Tail::Anything,
@@ -301,7 +301,7 @@ impl Pattern {
 
     /// Empty segments of the path are skipped, as most servers do, so that a doubled slash does
     /// not lead around a route's limits.
-    fn matches(&self, method: &Method, path: &str) -> bool {
+    pub(super) fn matches(&self, method: &Method, path: &str) -> bool {
         if self.method.as_deref().is_some_and(|wanted| wanted != method.as_str()) {
             return false;
         }

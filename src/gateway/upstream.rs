@@ -10,13 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::Common;
+use super::spending::Spending;
 use crate::config::settings::{Origin, UpstreamConfig};
 use crate::policy::breaker::Transition;
 use crate::policy::limits::UpstreamId;
-use crate::policy::line::{RouteId, TicketId};
+use crate::policy::line::{CredentialId, RouteId, TicketId};
 use crate::policy::settings::UpstreamSettings;
 use crate::policy::time::MonoTime;
-use crate::policy::upstream::{Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy};
+use crate::policy::upstream::{
+    Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy, credential_name,
+};
 use crate::proxy::head::UpstreamHead;
 use crate::telemetry::upstream::UpstreamMetrics;
 use crate::telemetry::view::{EventKind, EventView, Moment};
@@ -32,6 +35,10 @@ pub struct Upstream {
     pub target: Arc<Target>,
     /// Under which id the policy knows each route of `config`.
     pub route_ids: Vec<RouteId>,
+    /// Which quota its requests spend, and how much.
+    pub spending: Spending,
+    /// Whether the secret that is put on its requests is another one than before.
+    pub has_new_secret: bool,
     /// Its counters.
     pub metrics: Arc<UpstreamMetrics>,
     /// What outlives a reload.
@@ -194,6 +201,8 @@ impl UpstreamState {
                 self.tell_breaker(route.as_deref(), transition, metrics);
             }
             Event::Cooldown(image) => self.tell_cooldown(&image),
+            Event::Locked { credential, until } => self.tell_lock(credential, until),
+            Event::Unlocked { credential } => self.tell_unlock(credential),
         }
     }
 
@@ -214,6 +223,23 @@ impl UpstreamState {
         let wait_ms = u64::try_from(image.wait.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(upstream, scope, %until, wait_ms, source, "cooling down");
         self.tell(EventKind::Cooldown, scope, format!("nothing before {until} ({source})"));
+    }
+
+    fn tell_lock(&self, credential: CredentialId, until: MonoTime) {
+        let until = self.common.clock.anchor().wall(until);
+        let (upstream, scope) = (&*self.name, credential_name(credential));
+        tracing::warn!(upstream, scope, %until, "refused again and again: locked");
+        self.tell(
+            EventKind::Credential,
+            scope,
+            format!("refused again and again: locked until {until}"),
+        );
+    }
+
+    fn tell_unlock(&self, credential: CredentialId) {
+        let (upstream, scope) = (&*self.name, credential_name(credential));
+        tracing::info!(upstream, scope, "unlocked");
+        self.tell(EventKind::Credential, scope, "unlocked".to_owned());
     }
 
     fn tell(&self, kind: EventKind, scope: String, detail: String) {

@@ -11,7 +11,8 @@ use crate::policy::time::{MonoTime, TimeAnchor};
 use crate::policy::upstream::BreakerImage;
 use crate::telemetry::names;
 use crate::telemetry::view::{
-    BreakerState, BreakerView, CooldownView, KeyView, Moment, QuotaView, RouteView, UpstreamView,
+    BreakerState, BreakerView, CooldownView, KeyView, LockView, Moment, QuotaView, RouteView,
+    UpstreamView,
 };
 
 impl Gateway {
@@ -79,10 +80,22 @@ impl Upstream {
                 .iter()
                 .map(|quota| QuotaView {
                     scope: quota.scope.clone(),
+                    name: quota.name.as_deref().map(str::to_owned),
+                    bucket: quota.bucket.to_string(),
+                    is_told: quota.is_told,
                     limit: quota.limit,
                     remaining: quota.remaining,
                     reset_at: quota.reset.map(|at| Moment(anchor.wall(at))),
                     reset_in_ms: quota.reset.map(|at| ms(at.since(anchor.mono))),
+                })
+                .collect(),
+            locks: image
+                .locks
+                .iter()
+                .map(|(credential, until)| LockView {
+                    credential: credential.clone(),
+                    until: Moment(anchor.wall(*until)),
+                    remaining_ms: ms(until.since(anchor.mono)),
                 })
                 .collect(),
             in_flight: image.in_flight,

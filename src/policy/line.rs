@@ -21,7 +21,7 @@ mod lane;
 
 mod place;
 
-pub use self::place::{CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why};
+pub use self::place::{BucketId, CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why};
 
 /// The lanes of one upstream.
 #[derive(Debug, Default)]

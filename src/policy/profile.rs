@@ -9,6 +9,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::outcome::Reach;
+
 /// How one API says what it has to say about limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
@@ -214,8 +216,10 @@ pub struct Signature {
     pub answer: Option<Answer>,
     /// The wait, if no field states one.
     pub wait: Option<WaitRule>,
-    /// What it covers; only shown.
+    /// What it covers, in the API's words; only shown.
     pub scope: Option<Box<str>>,
+    /// How far its wait reaches; `None` leaves that to the generic rules.
+    pub reach: Option<Reach>,
 }
 
 impl Signature {

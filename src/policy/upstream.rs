@@ -17,14 +17,16 @@ use super::breaker::Breaker;
 use super::budget::RetryBudget;
 use super::hash::{IdMap, IdSet};
 use super::limits::{PoolId, UpstreamId};
-use super::line::{CredentialId, Line, Place, RouteId, TicketId};
+use super::line::{BucketId, CredentialId, Line, Place, RouteId, TicketId};
 use super::outcome::Waits;
 use super::scope::Scope;
 use super::settings::{RouteSettings, UpstreamSettings};
 use super::time::MonoTime;
 
 mod attempt;
+mod buckets;
 mod force;
+mod locks;
 mod saved;
 mod settle;
 mod ticket;
@@ -32,14 +34,17 @@ mod verdict;
 mod view;
 mod waiting;
 
+use self::buckets::Buckets;
 pub use self::force::Forced;
+pub use self::locks::Lock;
+use self::locks::Locks;
 pub use self::saved::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 pub use self::ticket::{Answer, Ask, Context, Event, Grant, Permit, Refusal, Sent, Ticket};
 use self::ticket::{Rest, collect, too_late};
 pub use self::verdict::{GiveUp, Report, RetryPlan, Verdict};
-pub use self::view::{BreakerImage, CooldownImage, QuotaImage, UpstreamImage};
+pub use self::view::{BreakerImage, CooldownImage, QuotaImage, UpstreamImage, credential_name};
 
-/// Scopes of (route, credential) remembered. At about 300 bytes each this is 300 KB; a scope that
+/// Scopes of (bucket, credential) remembered. At about 300 bytes each this is 300 KB; a scope that
 /// is idle and says nothing makes room, and beyond that strangers share one.
 pub const SCOPES_MAX: usize = 1024;
 
@@ -56,8 +61,12 @@ pub struct UpstreamPolicy {
     routes: Vec<Route>,
     breaker: Breaker,
     forced: Option<Forced>,
-    scopes: IdMap<(RouteId, CredentialId), Scope>,
+    buckets: Buckets,
+    scopes: IdMap<(BucketId, CredentialId), Scope>,
+    locks: Locks,
     credentials: IdMap<CredentialId, Scope>,
+    /// Whether the operator limits all that goes with a credential.
+    limits_credentials: bool,
     /// Before this, a full table of scopes is not looked through for room again.
     tidy_at: MonoTime,
     whole: Scope,
@@ -95,8 +104,11 @@ impl UpstreamPolicy {
             routes: Vec::new(),
             breaker: Breaker::default(),
             forced: None,
+            buckets: Buckets::default(),
             scopes: IdMap::default(),
+            locks: Locks::default(),
             credentials: IdMap::default(),
+            limits_credentials: false,
             tidy_at: MonoTime::ZERO,
             whole: Scope::default(),
             budget: RetryBudget::default(),
@@ -152,8 +164,25 @@ impl UpstreamPolicy {
                 (route.breaker, route.forced) = (None, None);
             }
         }
+        self.configure_quotas(cfg);
         self.line.unpark_all();
         ids
+    }
+
+    /// What is left of a limit that was changed is judged anew; what went already still counts.
+    fn configure_quotas(&mut self, cfg: &UpstreamSettings) {
+        let keys: Vec<_> = self.scopes.keys().copied().collect();
+        for key in keys {
+            let rules = self.rules(cfg, key.0);
+            if let Some(scope) = self.scopes.get_mut(&key) {
+                scope.configure(&rules, cfg.pacing);
+            }
+        }
+        let rules = Self::wide_rules(cfg);
+        for scope in self.credentials.values_mut() {
+            scope.configure(&rules, cfg.pacing);
+        }
+        self.limits_credentials = !rules.is_empty();
     }
 
     /// Stands in line. Whoever can go at once may ask for it right away.
@@ -166,9 +195,12 @@ impl UpstreamPolicy {
         if self.draining {
             return Err(Refusal::Draining);
         }
+        let mut needs = ask.needs;
+        needs.bucket = self.buckets.of_shape(ask.shape).unwrap_or(needs.bucket);
         let mut ticket = Ticket {
             id: TicketId(self.next_ticket),
-            needs: ask.needs,
+            needs,
+            shape: ask.shape,
             wait_left: ask.wait_max,
             deadline: ask.deadline,
             waiting_since: cx.now,
@@ -335,7 +367,10 @@ impl UpstreamPolicy {
         grant.waited = std::mem::take(&mut ticket.waited);
         grant.sent_at = cx.now;
         if let Some(scope) = self.scopes.get_mut(&grant.permit.scope) {
-            grant.number = scope.send();
+            grant.number = scope.send(grant.permit.cost);
+        }
+        if let Some(scope) = self.credentials.get_mut(&grant.permit.credential) {
+            scope.send(grant.permit.cost);
         }
         ticket.wait_left = ticket.wait_left.saturating_sub(cx.now.since(ticket.waiting_since));
         if ticket.attempts == 0 {

@@ -8,6 +8,7 @@ use http::HeaderName;
 
 use super::file::{self, File};
 use super::{Bucket, Cost, Limit, Profile, find};
+use crate::policy::outcome::Reach;
 use crate::policy::profile as policy;
 
 /// Compiles a file. `source` is its name, and the profile's if it has none of its own.
@@ -176,6 +177,11 @@ fn signature(signature: &file::Signature) -> Result<policy::Signature, String> {
         answer: signature.means.map(answer),
         wait: signature.wait.as_ref().map(wait).transpose()?,
         scope: signature.scope.as_deref().map(Into::into),
+        reach: signature.reach.map(|reach| match reach {
+            file::Reach::Bucket => Reach::Bucket,
+            file::Reach::Credential => Reach::Credential,
+            file::Reach::Upstream => Reach::Upstream,
+        }),
     })
 }
 

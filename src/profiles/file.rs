@@ -110,6 +110,15 @@ pub(super) struct Signature {
     pub(super) means: Option<Answer>,
     pub(super) wait: Option<Wait>,
     pub(super) scope: Option<String>,
+    pub(super) reach: Option<Reach>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Reach {
+    Bucket,
+    Credential,
+    Upstream,
 }
 
 /// `429`, or `"400-499"`.

@@ -131,8 +131,8 @@ impl Exchange<'_> {
     /// Whose quota it spends: the injected secret's, or the caller's own.
     pub(super) fn credential(&self) -> u64 {
         let common = &self.gateway.common;
-        if let Some(injected) = &self.upstream.config.credential {
-            return common.salted(injected.source.as_bytes());
+        if self.upstream.config.credential.is_some() {
+            return common.injected(&self.upstream.config);
         }
         CREDENTIAL_FIELDS
             .iter()

@@ -45,6 +45,8 @@ WHERE kind = 'cooldown';
 DROP VIEW IF EXISTS v_quota;
 CREATE VIEW v_quota AS
 SELECT upstream, scope,
+       data ->> '$.bucket' AS bucket,
+       data ->> '$.name' AS name,
        data ->> '$.limit' AS "limit",
        data ->> '$.remaining' AS remaining,
        strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS reset_at

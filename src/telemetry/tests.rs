@@ -70,6 +70,8 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
         listen: None,
         profile: None,
         dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
+        buckets: Vec::new(),
+        costs: Vec::new(),
         idempotency_key: None,
         credential: None,
         tls: TlsConfig::default(),
@@ -82,6 +84,9 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
             queue_max: 1000,
             breaker: breaker(),
             routes,
+            buckets: Vec::new(),
+            quotas: Vec::new(),
+            pacing: crate::policy::settings::Pacing::Observe,
         }),
     }
 }

@@ -24,6 +24,8 @@ pub struct UpstreamView {
     pub cooldowns: Vec<CooldownView>,
     /// What the upstream allows, as learned.
     pub quotas: Vec<QuotaView>,
+    /// Credentials that the upstream does not accept.
+    pub locks: Vec<LockView>,
     /// Attempts in flight.
     pub in_flight: u32,
     /// Attempts in flight at most, as configured.
@@ -116,6 +118,12 @@ pub struct CooldownView {
 pub struct QuotaView {
     /// What it belongs to.
     pub scope: String,
+    /// What tells it from others there; `None` for the only one.
+    pub name: Option<String>,
+    /// The bucket or the route.
+    pub bucket: String,
+    /// Whether answers told of it; else only the configuration did.
+    pub is_told: bool,
     /// Requests per window, where told.
     pub limit: Option<u64>,
     /// What is left.
@@ -124,6 +132,17 @@ pub struct QuotaView {
     pub reset_at: Option<Moment>,
     /// The same, from now.
     pub reset_in_ms: Option<u64>,
+}
+
+/// A credential that the upstream refused again and again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockView {
+    /// A few digits of a salted hash.
+    pub credential: String,
+    /// When one may try again.
+    pub until: Moment,
+    /// The same, from now.
+    pub remaining_ms: u64,
 }
 
 /// One route group of an upstream.
@@ -209,6 +228,8 @@ pub enum EventKind {
     Breaker,
     /// A cooldown began, grew or was cleared.
     Cooldown,
+    /// A credential was locked, because the upstream refuses it, or unlocked.
+    Credential,
     /// A configuration was applied or refused.
     Config,
     /// The process was asked to end.
@@ -221,6 +242,7 @@ impl EventKind {
         match self {
             Self::Breaker => "breaker",
             Self::Cooldown => "cooldown",
+            Self::Credential => "credential",
             Self::Config => "config",
             Self::Draining => "draining",
         }

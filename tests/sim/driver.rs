@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forbear::policy::classify::{Observed, classify};
 use forbear::policy::limits::PoolId;
-use forbear::policy::line::Needs;
+use forbear::policy::line::{BucketId, Needs};
 use forbear::policy::outcome::{Class, Outcome};
 use forbear::policy::retry::{RepeatKind, RetryMode};
 use forbear::policy::time::{Draw, MonoTime, WallTime};
@@ -25,14 +25,17 @@ impl World {
         let mut pools: Vec<PoolId> =
             client.keys.iter().filter_map(|key| self.limits.join(key)).collect();
         pools.sort_unstable();
+        let route = self.route_id(client.up, client.route);
         let needs = Needs {
-            route: self.route_id(client.up, client.route),
+            route,
+            bucket: BucketId::Route(route),
+            cost: 1,
             credential: client.credential,
             safety: client.safety,
             pools: pools.into(),
         };
         let deadline = client.patience.map_or(MonoTime::MAX, |patience| self.now + patience);
-        let ask = Ask { needs: needs.clone(), wait_max: client.wait_max, deadline };
+        let ask = Ask { needs: needs.clone(), shape: 0, wait_max: client.wait_max, deadline };
         self.joined += 1;
         let id = self.joined;
         self.note(|| format!("{id} joins {} {needs:?}", client.up));

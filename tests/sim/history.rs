@@ -8,8 +8,8 @@ use forbear::policy::line::CredentialId;
 use forbear::policy::outcome::Safety;
 use forbear::policy::retry::Replay;
 use forbear::policy::settings::{
-    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, Mode, RetrySettings,
-    RouteSettings, UpstreamSettings,
+    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, Mode, Pacing,
+    RetrySettings, RouteSettings, UpstreamSettings,
 };
 use forbear::policy::time::MonoTime;
 
@@ -63,6 +63,9 @@ pub fn upstream() -> UpstreamSettings {
         queue_max: 1000,
         breaker: breaker(),
         routes: vec![route("default")],
+        buckets: Vec::new(),
+        quotas: Vec::new(),
+        pacing: Pacing::Observe,
     }
 }
 
@@ -141,6 +144,9 @@ fn random_upstream(rng: &mut fastrand::Rng) -> UpstreamSettings {
         queue_max: [0, 3, 1000, 1000][rng.usize(0..4)],
         breaker: own,
         routes,
+        buckets: Vec::new(),
+        quotas: Vec::new(),
+        pacing: Pacing::Observe,
     }
 }
 

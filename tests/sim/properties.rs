@@ -124,6 +124,7 @@ impl World {
             Refusal::BreakerOpen { until }
             | Refusal::Cooldown { until }
             | Refusal::Exhausted { until }
+            | Refusal::Locked { until }
             | Refusal::Paced { until } => self.require(*until >= self.now, || {
                 format!("{id} is refused until the past: {refusal:?}")
             }),

@@ -31,6 +31,12 @@ const MODE: Setting = Setting::new(
     "shadow decides and records, and does not act.",
 )
 .or("enforce");
+const PACING: Setting = Setting::new(
+    "pacing",
+    Kind::Choice(&["observe", "smooth", "off"]),
+    "How quotas are spent that answers tell of: up to the last, spread over the time, or ignored.",
+)
+.or("observe");
 const KEY: Setting =
     Setting::new("key", Kind::Text, "The concurrency key of requests that name none.");
 const PROFILE: Setting = Setting::new(
@@ -76,6 +82,7 @@ pub(super) const DEFAULTS: &[Setting] = &[
     CONNECT_TIMEOUT,
     ATTEMPT_TIMEOUT,
     IDLE_TIMEOUT,
+    PACING,
     MODE,
     RETRY_TABLE,
     BREAKER_TABLE,
@@ -114,13 +121,14 @@ pub(in crate::config) const UPSTREAM: &[Setting] = &[
     CONNECT_TIMEOUT,
     ATTEMPT_TIMEOUT,
     IDLE_TIMEOUT,
+    PACING,
     MODE,
     RETRY_TABLE,
     BREAKER_TABLE,
     Setting::new(
         "quotas",
         Kind::List(QUOTA),
-        "Limits that are known. Checked, but not yet acted on in this version.",
+        "Limits that are known, besides those that answers tell of.",
     ),
     Setting::new(
         "routes",
@@ -268,13 +276,19 @@ const BREAKER: &[Setting] = &[
 ];
 
 const QUOTA: &[Setting] = &[
-    Setting::new("name", Kind::Name, "How it is called in logs and metrics.").required(),
-    Setting::new("requests", limit(1_000_000_000), "Requests per window.").required(),
+    Setting::new(
+        "name",
+        Kind::Name,
+        "The route or the API's bucket that it limits; else it limits each credential as a whole.",
+    )
+    .required(),
+    Setting::new("requests", limit(1_000_000_000), "Units in any window; most requests cost one.")
+        .required(),
     Setting::new("per", SPAN, "The window.").required(),
     Setting::new(
         "pacing",
         Kind::Choice(&["observe", "smooth", "off"]),
-        "Block at zero, spread over the window, or ignore.",
+        "Up to the last, spread over the window, or as if it was not there.",
     )
     .or("observe"),
 ];

@@ -260,13 +260,11 @@ fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
 
 #[test]
 fn what_is_doubtful_is_a_warning_and_no_problem() {
-    let loaded = good(
-        "[proxy]\nlisten = \"0.0.0.0:8080\"\n[upstreams.a]\nurl = \"https://a.example\"\n\
-         quotas = [{ name = \"core\", requests = 5, per = \"1h\" }]\n",
-    );
+    let loaded =
+        good("[proxy]\nlisten = \"0.0.0.0:8080\"\n[upstreams.a]\nurl = \"https://a.example\"\n");
     let settings: Vec<&str> =
         loaded.warnings.iter().map(|warning| warning.setting.as_str()).collect();
-    assert_eq!(settings, ["proxy.listen", "upstreams.a.quotas.core"]);
+    assert_eq!(settings, ["proxy.listen"]);
 }
 
 #[test]

@@ -14,6 +14,21 @@ pub struct TicketId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(pub u16);
 
+/// What shares a quota of the upstream, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BucketId {
+    /// A configured route.
+    Route(RouteId),
+    /// One that the API's documentation or its answers name.
+    Named(u16),
+}
+
+impl Default for BucketId {
+    fn default() -> Self {
+        Self::Route(RouteId::default())
+    }
+}
+
 /// Salted hash of whatever identifies the caller to the upstream; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CredentialId(pub u64);
@@ -28,6 +43,10 @@ impl CredentialId {
 pub struct Needs {
     /// The route it goes by.
     pub route: RouteId,
+    /// Which quota it spends.
+    pub bucket: BucketId,
+    /// How much of it; at least 1.
+    pub cost: u32,
     /// Whose quota it spends.
     pub credential: CredentialId,
     /// Which probes it may serve as.
@@ -44,10 +63,12 @@ pub enum Place {
     Breaker(RouteId, Safety),
     /// What the upstream said to everybody.
     Whole,
-    /// What it said to a credential, on any route.
+    /// A credential that it does not accept.
+    Lock(CredentialId),
+    /// What it said to a credential, whatever is asked.
     Credential(CredentialId),
-    /// What it said to (route, credential).
-    Scope(RouteId, CredentialId),
+    /// What it said to (bucket, credential).
+    Scope(BucketId, CredentialId),
     /// The upstream's own limit.
     House,
     /// A route's limit.
@@ -61,7 +82,11 @@ impl Place {
     /// whoever went is followed by the next, until one is held.
     pub(super) fn is_barrier(self) -> bool {
         match self {
-            Self::Breaker(..) | Self::Whole | Self::Credential(_) | Self::Scope(..) => true,
+            Self::Breaker(..)
+            | Self::Whole
+            | Self::Lock(_)
+            | Self::Credential(_)
+            | Self::Scope(..) => true,
             Self::House | Self::Route(_) | Self::Pool(_) => false,
         }
     }
@@ -72,15 +97,15 @@ impl Place {
     }
 
     /// Whether this stands in the way of an exchange with these needs. Strangers share a scope, so
-    /// theirs may stand in the way of anybody on its route.
+    /// theirs may stand in the way of anybody who spends of that bucket.
     pub(super) fn covers(self, needs: &Needs) -> bool {
         match self {
             Self::Breaker(route, safety) => needs.route == route && needs.safety == safety,
             Self::Whole | Self::House => true,
-            Self::Credential(credential) => needs.credential == credential,
-            Self::Scope(route, credential) => {
+            Self::Lock(credential) | Self::Credential(credential) => needs.credential == credential,
+            Self::Scope(bucket, credential) => {
                 let is_shared = credential == CredentialId::STRANGERS;
-                needs.route == route && (is_shared || needs.credential == credential)
+                needs.bucket == bucket && (is_shared || needs.credential == credential)
             }
             Self::Route(route) => needs.route == route,
             Self::Pool(pool) => needs.pools.contains(&pool),
@@ -105,6 +130,8 @@ impl Obstacle {
     /// The moment before which it is certainly in the way.
     pub fn known_end(&self) -> Option<MonoTime> {
         match self.why {
+            // A wrong secret is not healed by waiting.
+            Why::Locked => Some(MonoTime::MAX),
             Why::Breaker | Why::Cooldown | Why::Exhausted | Why::Pacing => self.until,
             Why::Probe | Why::Capacity | Why::Pool(_) => None,
         }
@@ -123,6 +150,8 @@ pub enum Why {
     /// The breaker is half-open, and the place of its probe is not free. It is over when the probe
     /// is, most often long before its time.
     Probe,
+    /// The upstream does not accept the credential.
+    Locked,
     /// The upstream named a time.
     Cooldown,
     /// … and it is hours away.

@@ -10,6 +10,8 @@ use crate::policy::outcome::{Safety, WaitKind};
 fn needs(route: u16) -> Needs {
     Needs {
         route: RouteId(route),
+        bucket: BucketId::Route(RouteId(route)),
+        cost: 1,
         credential: CredentialId(0),
         safety: Safety::Safe,
         pools: Arc::from([]),
@@ -97,7 +99,7 @@ fn a_raised_barrier_is_looked_at_by_those_who_had_passed_it_and_by_no_others() {
         line.enter(at(0), &needs(route), TicketId(id), MonoTime::MAX);
         line.park(at(0), TicketId(id), obstacle(place, None, WaitKind::Queue));
     }
-    line.raise(Place::Scope(RouteId(9), CredentialId(0)));
+    line.raise(Place::Scope(BucketId::Route(RouteId(9)), CredentialId(0)));
     assert_eq!(line.next_ready().map(|(id, _)| id), Some(TicketId(3)));
     line.leave(at(0), TicketId(3)).unwrap();
     assert_eq!(line.next_ready(), None);

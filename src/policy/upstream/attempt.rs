@@ -10,7 +10,7 @@ use super::{
 };
 use crate::policy::breaker::{Admission, Breaker, Held};
 use crate::policy::limits::{Limits, PoolId};
-use crate::policy::line::{CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why};
+use crate::policy::line::{BucketId, CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::scope::{Closed, Scope};
 use crate::policy::settings::{BreakerSettings, Mode, UpstreamSettings};
@@ -63,13 +63,14 @@ impl UpstreamPolicy {
         if let Some(route) = self.route(needs.route) {
             route.in_flight += 1;
         }
-        let now = cx.now;
-        self.whole.start(now);
-        if let Some(scope) = self.credentials.get_mut(&needs.credential) {
-            scope.start(now);
+        let (now, cost) = (cx.now, needs.cost);
+        self.whole.start(now, cost);
+        self.note_lock_probe(now, needs.credential);
+        if let Some(scope) = self.wide_scope(cx.now, cx.cfg, needs.credential) {
+            scope.start(now, cost);
         }
-        let (key, scope) = self.scope(now, needs.route, needs.credential);
-        scope.start(now);
+        let (key, scope) = self.scope(cx, needs.bucket, needs.credential);
+        scope.start(now, cost);
         let in_flight = scope.in_flight();
         Ok(Grant {
             admission,
@@ -77,6 +78,7 @@ impl UpstreamPolicy {
                 route: needs.route,
                 credential: needs.credential,
                 scope: key,
+                cost,
                 pools: needs.pools.clone(),
                 in_pools,
             },
@@ -137,21 +139,25 @@ impl UpstreamPolicy {
                 why,
             });
         }
-        self.whole.check(now).map_err(|closed| closed_at(Place::Whole, closed))?;
-        if let Some(scope) = self.credentials.get_mut(&needs.credential) {
+        let cost = needs.cost;
+        self.whole.check(now, cost).map_err(|closed| closed_at(Place::Whole, closed))?;
+        self.check_lock(now, needs.credential)?;
+        if let Some(scope) = self.wide_scope(cx.now, cx.cfg, needs.credential) {
             let place = Place::Credential(needs.credential);
-            scope.check(now).map_err(|closed| closed_at(place, closed))?;
+            scope.check(now, cost).map_err(|closed| closed_at(place, closed))?;
         }
-        let ((route, credential), scope) = self.scope(now, needs.route, needs.credential);
-        scope.check(now).map_err(|closed| closed_at(Place::Scope(route, credential), closed))
+        let ((bucket, credential), scope) = self.scope(cx, needs.bucket, needs.credential);
+        scope.check(now, cost).map_err(|closed| closed_at(Place::Scope(bucket, credential), closed))
     }
 
     /// A grant that was not used.
     pub(super) fn take_back(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket, grant: Grant) {
         collect(cx.now, ticket, &grant);
         let (sent, permit) = grant.split();
-        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            scope.take_back();
+        let narrow = self.scopes.get_mut(&permit.scope);
+        let wide = self.credentials.get_mut(&permit.credential);
+        for scope in narrow.into_iter().chain(wide) {
+            scope.take_back(permit.cost);
         }
         let at = sent.at;
         if let Some(admission) = self.admission(sent, &permit) {
@@ -181,12 +187,12 @@ impl UpstreamPolicy {
 
     /// The scopes of an attempt hear that it is no longer on its way.
     pub(super) fn answered(&mut self, permit: &Permit, sent_at: MonoTime) {
-        self.whole.answered(sent_at);
+        self.whole.answered(sent_at, permit.cost);
         if let Some(scope) = self.credentials.get_mut(&permit.credential) {
-            scope.answered(sent_at);
+            scope.answered(sent_at, permit.cost);
         }
         if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            scope.answered(sent_at);
+            scope.answered(sent_at, permit.cost);
         }
         self.call_scopes(permit);
     }
@@ -194,10 +200,11 @@ impl UpstreamPolicy {
     /// Calls the first who waits for each scope of this attempt; whoever goes calls the next.
     pub(super) fn call_scopes(&mut self, permit: &Permit) {
         if self.line.has_parked() {
-            let (route, credential) = permit.scope;
+            let (bucket, credential) = permit.scope;
             self.line.unpark_first(Place::Whole);
+            self.line.unpark_first(Place::Lock(permit.credential));
             self.line.unpark_first(Place::Credential(permit.credential));
-            self.line.unpark_first(Place::Scope(route, credential));
+            self.line.unpark_first(Place::Scope(bucket, credential));
         }
     }
 
@@ -211,12 +218,13 @@ impl UpstreamPolicy {
         if !self.line.has_parked() {
             return None;
         }
-        let ((route, credential), _) = self.scope(cx.now, needs.route, needs.credential);
+        let ((bucket, credential), _) = self.scope(cx, needs.bucket, needs.credential);
         let barriers = [
             Place::Breaker(needs.route, needs.safety),
             Place::Whole,
+            Place::Lock(needs.credential),
             Place::Credential(needs.credential),
-            Place::Scope(route, credential),
+            Place::Scope(bucket, credential),
         ];
         let older = barriers.into_iter().find(|place| self.line.waits_before(id, *place))?;
         self.check_barriers(cx, needs).is_ok().then_some(older)
@@ -297,14 +305,29 @@ impl UpstreamPolicy {
 
     pub(super) fn scope(
         &mut self,
-        now: MonoTime,
-        route: RouteId,
+        cx: &Context<'_>,
+        bucket: BucketId,
         credential: CredentialId,
-    ) -> ((RouteId, CredentialId), &mut Scope) {
+    ) -> ((BucketId, CredentialId), &mut Scope) {
+        let mut key = (self.buckets.root(bucket), credential);
+        if !self.scopes.contains_key(&key) {
+            key = self.room_for(cx.now, key);
+            let rules =
+                if cx.cfg.quotas.is_empty() { Vec::new() } else { self.rules(cx.cfg, key.0) };
+            let scope = self.scopes.entry(key).or_default();
+            scope.configure(&rules, cx.cfg.pacing);
+        }
+        (key, self.scopes.entry(key).or_default())
+    }
+
+    /// The key under which a scope finds room: strangers share one when the table is full.
+    fn room_for(
+        &mut self,
+        now: MonoTime,
+        key: (BucketId, CredentialId),
+    ) -> (BucketId, CredentialId) {
         const STRANGERS: CredentialId = CredentialId::STRANGERS;
-        let mut key = (route, credential);
-        let is_full = self.scopes.len() >= SCOPES_MAX && !self.scopes.contains_key(&key);
-        if is_full && now >= self.tidy_at {
+        if self.scopes.len() >= SCOPES_MAX && now >= self.tidy_at {
             self.tidy_at = now + TIDY_PAUSE;
             self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || !scope.is_idle(now));
             if self.scopes.len() >= SCOPES_MAX {
@@ -312,10 +335,40 @@ impl UpstreamPolicy {
                 self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || scope.binds(now));
             }
         }
-        if is_full && self.scopes.len() >= SCOPES_MAX {
-            key = (route, STRANGERS);
+        if self.scopes.len() >= SCOPES_MAX { (key.0, STRANGERS) } else { key }
+    }
+
+    /// What holds for all that goes with a credential: because the upstream said so, or because the
+    /// operator limits it.
+    pub(super) fn wide_scope(
+        &mut self,
+        now: MonoTime,
+        cfg: &UpstreamSettings,
+        credential: CredentialId,
+    ) -> Option<&mut Scope> {
+        if self.limits_credentials {
+            self.make_wide_scope(now, cfg, credential);
         }
-        (key, self.scopes.entry(key).or_default())
+        if self.credentials.is_empty() { None } else { self.credentials.get_mut(&credential) }
+    }
+
+    /// Remembers a credential as a whole, if there is room.
+    pub(super) fn make_wide_scope(
+        &mut self,
+        now: MonoTime,
+        cfg: &UpstreamSettings,
+        credential: CredentialId,
+    ) {
+        if self.credentials.contains_key(&credential) {
+            return;
+        }
+        if self.credentials.len() >= SCOPES_MAX {
+            self.credentials.retain(|_, scope| !scope.is_idle(now));
+        }
+        if self.credentials.len() < SCOPES_MAX {
+            let rules = Self::wide_rules(cfg);
+            self.credentials.entry(credential).or_default().configure(&rules, cfg.pacing);
+        }
     }
 }
 
@@ -327,6 +380,7 @@ fn closed_at(place: Place, closed: Closed) -> Obstacle {
         why: match closed.kind {
             WaitKind::Cooldown if closed.exhausted => Why::Exhausted,
             WaitKind::Cooldown | WaitKind::Backoff => Why::Cooldown,
+            WaitKind::Pacing if closed.exhausted => Why::Exhausted,
             WaitKind::Pacing => Why::Pacing,
             WaitKind::Breaker => Why::Breaker,
             WaitKind::Queue => Why::Capacity,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Context, Event, UpstreamPolicy};
 use crate::policy::breaker::Force;
-use crate::policy::line::{CredentialId, RouteId};
+use crate::policy::line::{BucketId, CredentialId};
 use crate::policy::time::MonoTime;
 
 /// A breaker that was set by hand.
@@ -54,21 +54,22 @@ impl UpstreamPolicy {
         true
     }
 
-    /// Ends pauses by hand: all of them, or those of one route. Says how many there were.
+    /// Ends pauses by hand: all of them, or those of one route or bucket. Says how many there were.
     pub fn clear_cooldowns(&mut self, cx: &mut Context<'_>, route: Option<&str>) -> usize {
         let now = cx.now;
-        let routes = &self.routes;
-        let is_meant = |id: RouteId| {
-            route.is_none_or(|name| {
-                routes.get(usize::from(id.0)).is_some_and(|route| *route.name == *name)
+        let (routes, buckets) = (&self.routes, &self.buckets);
+        let is_meant = |bucket: BucketId| {
+            route.is_none_or(|name| match bucket {
+                BucketId::Route(id) => {
+                    routes.get(usize::from(id.0)).is_some_and(|route| *route.name == *name)
+                }
+                BucketId::Named(_) => buckets.name(bucket).is_some_and(|it| **it == *name),
             })
         };
         let mut cleared = 0;
         let narrow = self.scopes.iter_mut().filter(|((id, _), _)| is_meant(*id));
         for scope in narrow.map(|(_, scope)| scope) {
-            if scope.cooldown(now).is_some()
-                || scope.quota().is_some_and(|quota| scope.left(&quota) == 0)
-            {
+            if scope.cooldown(now).is_some() || scope.quotas(now).any(|quota| quota.left == 0) {
                 scope.clear(now);
                 cleared += 1;
             }

@@ -12,8 +12,9 @@ use super::{
 };
 use crate::policy::backoff;
 use crate::policy::breaker::{Admission, CircuitName};
+use crate::policy::line::BucketId;
 use crate::policy::line::Place;
-use crate::policy::outcome::{Class, Hint, Outcome, Sent as OutcomeSent};
+use crate::policy::outcome::{Class, Hint, Outcome, Reach, Sent as OutcomeSent};
 use crate::policy::retry::{self, RepeatKind, RetryAsk};
 use crate::policy::settings::{Mode, RetrySettings};
 use crate::policy::time::{Draw, MonoTime};
@@ -40,8 +41,12 @@ impl UpstreamPolicy {
         let in_flight = sent.in_flight;
         self.tell_breaker(cx, sent, permit, report);
         self.answered(permit, sent_at);
-        let pause = self.tell_scopes(cx, permit, report, sent_at, in_flight);
-        self.tell_quota(cx, permit, &report.outcome, number);
+        self.tell_lock(cx, permit.credential, report.outcome.class, sent_at);
+        let named = self.hear_bucket(ticket.shape, &report.outcome.reading);
+        let bucket = named.unwrap_or(permit.scope.0);
+        ticket.needs.bucket = named.unwrap_or(ticket.needs.bucket);
+        let pause = self.tell_scopes(cx, permit, bucket, report, sent_at, in_flight);
+        self.tell_quota(cx, permit, bucket, &report.outcome, number);
         let verdict = self.decide(cx, ticket, report, pause, is_probe);
         self.pump(cx);
         verdict
@@ -111,6 +116,7 @@ impl UpstreamPolicy {
         &mut self,
         cx: &Context<'_>,
         permit: &Permit,
+        bucket: BucketId,
         report: &Report,
         sent_at: MonoTime,
         in_flight: u32,
@@ -127,7 +133,8 @@ impl UpstreamPolicy {
             Class::Throttled | Class::Exhausted => {
                 let exhausted = outcome.class == Class::Exhausted;
                 if let Some(hint) = &outcome.reading.hint {
-                    self.cool_down(cx, permit, hint, exhausted, Wide::Credential);
+                    let reach = outcome.reading.reach;
+                    self.cool_down(cx, permit, bucket, hint, exhausted, reach, Wide::Credential);
                     pause = if hint.wait < SAID_WHEN_MIN { Pause::Growing } else { Pause::None };
                 } else {
                     pause = self.refused_without_hint(cx, permit, sent_at, in_flight, draw);
@@ -135,7 +142,8 @@ impl UpstreamPolicy {
             }
             Class::Unhealthy | Class::Overloaded => {
                 if let Some(hint) = &outcome.reading.hint {
-                    self.cool_down(cx, permit, hint, false, Wide::Upstream);
+                    let reach = outcome.reading.reach;
+                    self.cool_down(cx, permit, bucket, hint, false, reach, Wide::Upstream);
                 }
                 if outcome.class == Class::Overloaded {
                     pause = Pause::Refused;
@@ -146,15 +154,31 @@ impl UpstreamPolicy {
         pause
     }
 
-    fn tell_quota(&mut self, cx: &Context<'_>, permit: &Permit, outcome: &Outcome, number: u64) {
-        let answered = outcome.sent == OutcomeSent::Answered;
+    /// What is told of a bucket that the answer itself names was counted there, whatever it was
+    /// taken for when it was sent; so its newest attempt is as old as this one.
+    fn tell_quota(
+        &mut self,
+        cx: &Context<'_>,
+        permit: &Permit,
+        bucket: BucketId,
+        outcome: &Outcome,
+        number: u64,
+    ) {
+        let told = &outcome.reading.quotas;
         let refused = matches!(outcome.class, Class::Throttled | Class::Exhausted);
-        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            match &outcome.reading.quota {
-                Some(quota) => scope.learn(cx.now, number, quota, refused),
-                None if answered => scope.not_described(refused),
-                None => {}
-            }
+        if outcome.sent != OutcomeSent::Answered {
+            return;
+        }
+        if bucket != permit.scope.0 {
+            let (_, scope) = self.scope(cx, bucket, permit.scope.1);
+            scope.learn(cx.now, scope.newest(), told, refused);
+            return;
+        }
+        let Some(scope) = self.scopes.get_mut(&permit.scope) else { return };
+        let before = scope.only_quota();
+        scope.learn(cx.now, number, told, refused);
+        if !told.is_empty() && self.scopes.len() > 1 {
+            self.compare_quotas(cx, permit.scope, before);
         }
     }
 
@@ -190,46 +214,56 @@ impl UpstreamPolicy {
         Pause::None
     }
 
-    /// One hint parks what it covers: the route group, or all of them once two say the same.
+    /// One hint parks what it covers: what the upstream says, or else the bucket, and all of them
+    /// once two say the same. What a bucket's own name is given to is evidence of that one only.
+    #[expect(clippy::too_many_arguments, reason = "each is a fact of its own about one answer")]
     fn cool_down(
         &mut self,
         cx: &Context<'_>,
         permit: &Permit,
+        bucket: BucketId,
         hint: &Hint,
         exhausted: bool,
+        reach: Reach,
         wide: Wide,
     ) {
-        let now = cx.now;
-        let others_too = self.scopes.iter().any(|((route, credential), scope)| {
-            *route != permit.scope.0
+        let (now, own) = (cx.now, (bucket, permit.scope.1));
+        let others_too = self.scopes.iter().any(|((other, credential), scope)| {
+            let is_group = |bucket: &BucketId| matches!(bucket, BucketId::Route(_));
+            *other != bucket
+                && (wide == Wide::Upstream || (is_group(other) && is_group(&bucket)))
                 && (wide == Wide::Upstream || *credential == permit.scope.1)
                 && scope.last_refused() > MonoTime::ZERO
                 && now.since(scope.last_refused()) <= ESCALATION_WINDOW
         });
-        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            scope.cool_down(now, hint, exhausted);
-            self.line.raise(Place::Scope(permit.scope.0, permit.scope.1));
+        let (key, scope) = self.scope(cx, bucket, permit.scope.1);
+        scope.cool_down(now, hint, exhausted);
+        self.line.raise(Place::Scope(key.0, key.1));
+        if self.buckets.are_merged() {
+            // Lanes of the others wait for it, too, under names of their own.
+            self.line.unpark_all();
         }
-        if others_too {
-            match wide {
-                Wide::Upstream => {
-                    self.whole.cool_down(now, hint, exhausted);
-                    self.line.raise(Place::Whole);
-                }
-                Wide::Credential => {
-                    if self.credentials.len() >= super::SCOPES_MAX {
-                        self.credentials.retain(|_, scope| !scope.is_idle(now));
-                    }
-                    if self.credentials.len() < super::SCOPES_MAX {
-                        let scope = self.credentials.entry(permit.credential).or_default();
-                        scope.cool_down(now, hint, exhausted);
-                        self.line.raise(Place::Credential(permit.credential));
-                    }
+        let reach = match (reach, others_too, wide) {
+            (Reach::Upstream, _, _) | (_, true, Wide::Upstream) => Reach::Upstream,
+            (Reach::Credential, _, _) | (_, true, Wide::Credential) => Reach::Credential,
+            (Reach::Bucket, false, _) => Reach::Bucket,
+        };
+        match reach {
+            Reach::Bucket => {}
+            Reach::Upstream => {
+                self.whole.cool_down(now, hint, exhausted);
+                self.line.raise(Place::Whole);
+            }
+            Reach::Credential => {
+                self.make_wide_scope(now, cx.cfg, permit.credential);
+                if let Some(scope) = self.credentials.get_mut(&permit.credential) {
+                    scope.cool_down(now, hint, exhausted);
+                    self.line.raise(Place::Credential(permit.credential));
                 }
             }
         }
         self.tightened += 1;
-        if let Some(image) = self.cooldown_image(now, permit.scope) {
+        if let Some(image) = self.cooldown_image(now, own) {
             self.events.push(Event::Cooldown(image));
         }
     }

@@ -12,7 +12,8 @@ use crate::policy::outcome::{Class, Health, Hint, HintSource, Outcome, Reading, 
 use crate::policy::outcome::{Sent as Told, WaitKind};
 use crate::policy::retry::{Replay, RetryMode};
 use crate::policy::settings::{
-    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, Mode, RetrySettings,
+    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, Mode, Pacing,
+    RetrySettings,
 };
 use crate::policy::time::{Draw, MonoTime};
 
@@ -51,10 +52,13 @@ impl Bench {
         let ask = Ask {
             needs: Needs {
                 route: RouteId(route),
+                bucket: BucketId::Route(RouteId(route)),
+                cost: 1,
                 credential: CredentialId(credential),
                 safety: Safety::Safe,
                 pools: pools.into(),
             },
+            shape: 0,
             wait_max: Duration::from_secs(50),
             deadline: MonoTime::MAX,
         };
@@ -142,6 +146,9 @@ fn settings() -> UpstreamSettings {
             slow_rate: 0.8,
         },
         routes: vec![route("default"), route("other")],
+        buckets: Vec::new(),
+        quotas: Vec::new(),
+        pacing: Pacing::Observe,
     }
 }
 
@@ -151,7 +158,8 @@ fn end(class: Class, health: Health, repeat: Repeat, wait: Option<u64>) -> Outco
         source: HintSource::RetryAfterDelta,
         raw: None,
     });
-    Outcome { class, health, sent: Told::Answered, repeat, reading: Reading { hint, quota: None } }
+    let reading = Reading { hint, ..Reading::default() };
+    Outcome { class, health, sent: Told::Answered, repeat, reading }
 }
 
 fn ok() -> Outcome {

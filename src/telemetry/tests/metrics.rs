@@ -155,6 +155,9 @@ fn gauges_show_the_state_of_the_moment_and_nothing_older() {
     let reset = Moment(WallTime { unix_ms: 1_768_471_200_500 });
     let quota = |scope: &str, limit, remaining| QuotaView {
         scope: scope.into(),
+        name: None,
+        bucket: scope.into(),
+        is_told: true,
         limit: Some(limit),
         remaining,
         reset_at: Some(reset),

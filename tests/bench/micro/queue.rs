@@ -225,7 +225,10 @@ impl Crowd {
             for event in events {
                 match event {
                     Event::Wake(id) => self.ask(id),
-                    Event::Breaker(..) | Event::Cooldown(_) => {}
+                    Event::Breaker(..)
+                    | Event::Cooldown(_)
+                    | Event::Locked { .. }
+                    | Event::Unlocked { .. } => {}
                 }
             }
         }
