@@ -18,13 +18,16 @@ use super::settings::{Pacing, QuotaSettings};
 use super::time::MonoTime;
 
 mod cycle;
+mod linear;
 mod quota;
 mod saved;
 mod spent;
+mod told;
 
 use self::cycle::{Cycle, Phase};
+use self::quota::Quotas;
 pub use self::quota::{OnlyQuota, QuotaState};
-use self::quota::{Quotas, Spent};
+use self::spent::Spent;
 
 /// Added to a hint: one percent, at most this (never earlier than told).
 const MARGIN_MAX: Duration = Duration::from_secs(1);
@@ -172,6 +175,9 @@ impl Scope {
     /// Hears what the answer to attempt `number` says of quotas.
     pub fn learn(&mut self, now: MonoTime, number: u64, told: &[QuotaReading], refused: bool) {
         self.quotas.learn(now, number, self.spent, told, self.pacing);
+        if refused {
+            self.quotas.refute();
+        }
         if told.is_empty() {
             self.quota_misleads |= refused;
         } else if refused {
@@ -206,7 +212,7 @@ impl Scope {
     pub fn succeeded(&mut self, now: MonoTime, sent: MonoTime, in_flight_max: u32) {
         self.last_success = now;
         self.own_pauses = 0;
-        self.adaptive.on_success(in_flight_max);
+        self.adaptive.on_success(sent, in_flight_max);
         if let Some(learned) = &mut self.learned
             && (learned.began..=learned.refused).contains(&sent)
         {
@@ -326,7 +332,7 @@ impl Scope {
 
     /// Whether it holds somebody back or somebody is out.
     pub fn binds(&self, now: MonoTime) -> bool {
-        self.in_flight > 0 || self.cooldown(now).is_some() || self.quotas.bind(self.spent)
+        self.in_flight > 0 || self.cooldown(now).is_some() || self.quotas.bind(now, self.spent)
     }
 
     fn is_of_this_cycle(&self, sent: MonoTime) -> bool {

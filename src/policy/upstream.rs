@@ -25,6 +25,7 @@ use super::time::MonoTime;
 
 mod attempt;
 mod buckets;
+mod cool;
 mod force;
 mod locks;
 mod saved;

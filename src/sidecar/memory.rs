@@ -69,19 +69,18 @@ fn rows(gateway: &Gateway, before: &StateRows) -> StateRows {
             put(BREAKER, scope, None, until, data);
         }
         for (scope, cooldown) in &saved.cooldowns {
-            let mut data = scope_data(scope);
-            data["wait_ms"] = json!(millis(cooldown.wait));
-            data["source"] = json!(cooldown.source.map(source_word));
-            data["exhausted"] = json!(cooldown.exhausted);
-            data["raw"] = json!(cooldown.raw.as_deref());
+            let data = json!({
+                "wait_ms": millis(cooldown.wait), "source": cooldown.source.map(source_word),
+                "exhausted": cooldown.exhausted, "raw": cooldown.raw.as_deref(),
+            });
+            let data = of_scope(scope, data);
             let since = Some(cooldown.received);
             put(COOLDOWN, scope_name(scope), since, Some(cooldown.until), data);
         }
         for quota in &saved.quotas {
-            let mut data = scope_data(&quota.scope);
-            data["name"] = json!(quota.name.as_deref());
-            data["limit"] = json!(quota.limit);
-            data["remaining"] = json!(quota.remaining);
+            let name = quota.name.as_deref();
+            let data = json!({ "name": name, "limit": quota.limit, "remaining": quota.remaining });
+            let data = of_scope(&quota.scope, data);
             let mut scope = scope_name(&quota.scope);
             if let Some(name) = &quota.name {
                 scope.push_str(": ");
@@ -91,8 +90,7 @@ fn rows(gateway: &Gateway, before: &StateRows) -> StateRows {
         }
         for (credential, lock) in &saved.locks {
             let scope = SavedScope::Credential(*credential);
-            let mut data = scope_data(&scope);
-            data["times"] = json!(lock.times);
+            let data = of_scope(&scope, json!({ "times": lock.times }));
             put(LOCK, scope_name(&scope), None, Some(lock.until), data);
         }
     }
@@ -220,8 +218,9 @@ fn scope_of(data: &Value) -> Option<SavedScope> {
     })
 }
 
-/// Route or bucket, and credential in hexadecimal; nobody's is none.
-fn scope_data(scope: &SavedScope) -> Value {
+/// What is said of a scope, with its route or bucket, and its credential in hexadecimal; nobody's is
+/// none.
+fn of_scope(scope: &SavedScope, mut data: Value) -> Value {
     let (route, bucket, credential) = match scope {
         SavedScope::Whole => (None, None, None),
         SavedScope::Credential(credential) => (None, None, Some(credential)),
@@ -231,7 +230,12 @@ fn scope_data(scope: &SavedScope) -> Value {
     let digits = credential
         .filter(|credential| **credential != CredentialId::default())
         .map(|credential| format!("{:016x}", credential.0));
-    json!({ "route": route, "bucket": bucket, "credential": digits })
+    if let Value::Object(data) = &mut data {
+        data.insert("route".to_owned(), json!(route));
+        data.insert("bucket".to_owned(), json!(bucket));
+        data.insert("credential".to_owned(), json!(digits));
+    }
+    data
 }
 
 /// As in the API, with all digits of the credential: two must not be taken for one.
@@ -355,7 +359,7 @@ mod tests {
             SavedScope::Route("search".into(), CredentialId(u64::MAX)),
             SavedScope::Bucket("core".into(), CredentialId(7)),
         ] {
-            assert_eq!(scope_of(&scope_data(&scope)), Some(scope));
+            assert_eq!(scope_of(&of_scope(&scope, json!({}))), Some(scope));
         }
     }
 

@@ -13,6 +13,7 @@
 
 mod driver;
 mod history;
+mod honest;
 mod model;
 mod promises;
 mod properties;

@@ -38,6 +38,8 @@ pub enum Hints {
     None,
     /// `X-RateLimit-*` on every answer, besides `Retry-After`.
     Quota,
+    /// The same, with fractions of seconds.
+    ExactQuota,
 }
 
 /// What happens to requests while an outage lasts.
@@ -151,10 +153,12 @@ impl Model {
         let mut put = |name: &'static str, value: String| {
             headers.insert(name, value.parse().expect("digits"));
         };
-        if self.hints == Hints::Quota {
+        if matches!(self.hints, Hints::Quota | Hints::ExactQuota) {
             put("x-ratelimit-limit", judgement.limit.to_string());
             put("x-ratelimit-remaining", judgement.remaining.to_string());
-            put("x-ratelimit-reset", ceil(judgement.reset).to_string());
+            let exact = self.hints == Hints::ExactQuota;
+            let reset = judgement.reset;
+            put("x-ratelimit-reset", if exact { exactly(reset) } else { ceil(reset).to_string() });
         }
         let Some(wait) = judgement.wait else {
             let status = [200, 200, 200, 200, 204, 404][rng.usize(0..6)];
@@ -167,6 +171,7 @@ impl Model {
         };
         match self.hints {
             Hints::Seconds | Hints::Quota => put("retry-after", ceil(wait).to_string()),
+            Hints::ExactQuota => put("retry-after", exactly(wait)),
             Hints::Millis => put("retry-after-ms", wait.as_millis().to_string()),
             Hints::None => {}
         }
@@ -273,6 +278,11 @@ fn broken(outage: Outage, after: Duration) -> Reply {
     };
     let processed = !matches!(outage, Outage::Refused);
     Reply { result, after, body: Duration::ZERO, processed }
+}
+
+/// In milliseconds, rounded up.
+fn exactly(wait: Duration) -> String {
+    format!("{:.3}", (wait + Duration::from_nanos(999_999)).as_millis() as f64 / 1000.0)
 }
 
 fn ceil(wait: Duration) -> u64 {

@@ -10,31 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Closed;
-use super::spent::Rolling;
+use super::linear::Linear;
+use super::spent::{Rolling, Spent};
+use super::told::{Refill, Told};
 use crate::policy::outcome::{QuotaReading, WaitKind};
 use crate::policy::settings::{Pacing, QuotaSettings};
 use crate::policy::time::MonoTime;
 
 /// Quotas of one scope; APIs tell of four at most.
 const QUOTAS_MAX: usize = 8;
-/// Added to a reset: a two-hundredth of the time until then, at most this. Answers travel, and
-/// nobody may go earlier than told.
+/// Added to a reset: a thousandth of the time until then, at most this. Two clocks differ by less,
+/// and the time itself counts from when the answer was there.
 const MARGIN_MAX: Duration = Duration::from_millis(250);
 /// Further away than this, a quota is not waited for but exhausted.
 const EXHAUSTED_AFTER: Duration = Duration::from_secs(3600);
 /// The share of a limit that a paced quota lets go at once: one in so many.
 const BURST_PARTS: u64 = 20;
-
-/// Units of quota that a scope has spent, by what became of them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Spent {
-    /// Sent ever; each attempt's number is what this showed then.
-    pub(super) sent: u64,
-    /// May be sent and have not been yet.
-    pub(super) granted: u64,
-    /// On their way, of whatever cycle.
-    pub(super) unanswered: u64,
-}
 
 /// The quotas of a scope.
 #[derive(Debug, Default)]
@@ -48,23 +39,10 @@ struct Quota {
     told: Option<Told>,
     set: Option<Set>,
     refill: Refill,
+    linear: Linear,
     pacing: Pacing,
     /// When the next place is due, if all that went had been spread evenly.
     due: MonoTime,
-}
-
-/// As the upstream last described it.
-#[derive(Clone, Copy, Debug)]
-struct Told {
-    limit: Option<u64>,
-    remaining: u64,
-    /// When it is renewed.
-    reset: Option<MonoTime>,
-    /// Number of the attempt whose answer told it.
-    described_by: u64,
-    /// It was renewed since: `remaining` is a guess, made when so much had been sent and so much
-    /// of that was still out.
-    guessed: Option<(u64, u64)>,
 }
 
 /// As the operator wrote it.
@@ -73,18 +51,6 @@ struct Set {
     requests: u64,
     per: Duration,
     rolling: Rolling,
-}
-
-/// What there is when a reset is over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Refill {
-    /// Not seen yet.
-    #[default]
-    Unknown,
-    /// Everything: a window.
-    Whole,
-    /// Some of it: a sliding window, or drop by drop.
-    Gradual,
 }
 
 /// A quota at one moment.
@@ -207,6 +173,12 @@ impl Quotas {
         }
     }
 
+    /// The upstream refused: what was taken for drops did not come.
+    pub(super) fn refute(&mut self) {
+        let sure = self.0.iter_mut().filter(|quota| quota.linear.rate().is_some());
+        sure.for_each(|quota| quota.linear.refute());
+    }
+
     /// A refusal closed the scope until then: what would be renewed before is not known any more.
     pub(super) fn close(&mut self, until: MonoTime) {
         self.forget(|told| told.reset.is_none_or(|reset| reset <= until));
@@ -237,8 +209,9 @@ impl Quotas {
     }
 
     /// Whether one of them is used up.
-    pub(super) fn bind(&self, spent: Spent) -> bool {
-        self.0.iter().filter_map(|quota| quota.told).any(|told| told.left(spent) == 0)
+    pub(super) fn bind(&self, now: MonoTime, spent: Spent) -> bool {
+        let is_used_up = |told: Told, linear| told.left(now, spent, linear) == 0;
+        self.0.iter().any(|quota| quota.told.is_some_and(|told| is_used_up(told, quota.linear)))
     }
 
     /// Whether all descriptions are past.
@@ -266,8 +239,8 @@ impl Quotas {
 
 impl Quota {
     fn new(name: Option<Arc<str>>, pacing: Pacing) -> Self {
-        let refill = Refill::Unknown;
-        Self { name, told: None, set: None, refill, pacing, due: MonoTime::ZERO }
+        let (refill, linear) = (Refill::Unknown, Linear::default());
+        Self { name, told: None, set: None, refill, linear, pacing, due: MonoTime::ZERO }
     }
 
     fn check(&mut self, now: MonoTime, cost: u64, spent: Spent) -> Result<(), Closed> {
@@ -288,12 +261,14 @@ impl Quota {
             told.renew(now, self.refill, spent);
             // What costs more than there ever is goes when everything is there.
             let cost = cost.min(told.limit.unwrap_or(u64::MAX)).max(1);
-            if told.left(spent) < cost {
-                match told.reset {
-                    Some(at) => return Err(closed(Some(at))),
+            let missing = cost.saturating_sub(told.left(now, spent, self.linear));
+            if missing > 0 {
+                let drop = told.next_drop(now, missing, spent, self.linear);
+                match drop.or(told.reset) {
+                    Some(at) if at > now => return Err(closed(Some(at))),
                     // Nobody knows when it is renewed, so one after the other finds out.
                     None if spent.unanswered > 0 => return Err(closed(None)),
-                    None => {}
+                    Some(_) | None => {}
                 }
             }
         }
@@ -314,7 +289,7 @@ impl Quota {
             (gap, gap.saturating_mul(ahead))
         };
         let told = self.told.and_then(|told| {
-            let left = told.left(spent);
+            let left = told.left(now, spent, self.linear);
             Some(spread(told.reset?.since(now), left, told.limit.unwrap_or(left)))
         });
         let set = self.set.as_ref().map(|set| spread(set.per, set.requests, set.requests));
@@ -336,14 +311,18 @@ impl Quota {
             let is_whole = held >= limit - limit / 10;
             self.refill = if is_whole { Refill::Whole } else { Refill::Gradual };
         }
-        let reset = reading.reset.map(|wait| now + (wait + (wait / 200).min(MARGIN_MAX)));
+        let reset = reading.reset.map(|wait| now + (wait + (wait / 1000).min(MARGIN_MAX)));
         self.told = Some(Told {
             limit: reading.limit,
             remaining: reading.remaining,
             reset,
             described_by: number,
+            at: now,
             guessed: None,
         });
+        if let (Some(limit), Some(wait)) = (reading.limit, reading.reset) {
+            self.linear.hear(limit.saturating_sub(reading.remaining), wait);
+        }
     }
 
     fn state(&self, now: MonoTime, spent: Spent) -> Option<QuotaState> {
@@ -353,35 +332,15 @@ impl Quota {
             (set.requests, set.requests.saturating_sub(gone), set.rolling.first_end(now))
         });
         let (limit, left, reset) = match (self.told, by_set) {
-            (Some(told), None) => (told.limit, told.left(spent), told.reset),
+            (Some(told), None) => (told.limit, told.left(now, spent, self.linear), told.reset),
             (None, Some((limit, left, reset))) => (Some(limit), left, reset),
             (Some(told), Some((limit, left, reset))) => {
-                let least = told.left(spent).min(left);
+                let least = told.left(now, spent, self.linear).min(left);
                 (Some(told.limit.map_or(limit, |it| it.min(limit))), least, told.reset.or(reset))
             }
             (None, None) => return None,
         };
         let (name, is_told) = (self.name.clone(), self.told.is_some());
         Some(QuotaState { name, limit, left, reset, is_told })
-    }
-}
-
-impl Told {
-    fn left(&self, spent: Spent) -> u64 {
-        let later = spent.sent.saturating_sub(self.described_by) + spent.granted;
-        self.remaining.saturating_sub(later.max(spent.unanswered))
-    }
-
-    /// A new window, not yet described.
-    fn renew(&mut self, now: MonoTime, refill: Refill, spent: Spent) {
-        if self.reset.is_some_and(|at| at <= now) {
-            self.reset = None;
-            self.remaining = match refill {
-                Refill::Whole => self.limit.unwrap_or(1).max(1),
-                Refill::Unknown | Refill::Gradual => 1,
-            };
-            self.described_by = spent.sent;
-            self.guessed = Some((spent.sent, spent.unanswered));
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What went in the last so much time, without remembering each of them.
+//! What went: in all, and in the last so much time without remembering each of them.
 
 use std::time::Duration;
 
@@ -9,6 +9,17 @@ const SLOTS: usize = 128;
 /// A window is so many of them: one is always partly over, and one covers that requests travel for
 /// different times. Of a limit 98.4 % can be used thereby.
 const SLOTS_PER_WINDOW: u32 = 126;
+
+/// Units of quota that a scope has spent, by what became of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    /// Sent ever; each attempt's number is what this showed then.
+    pub(super) sent: u64,
+    /// May be sent and have not been yet.
+    pub(super) granted: u64,
+    /// On their way, of whatever cycle.
+    pub(super) unanswered: u64,
+}
 
 /// Units that went within a sliding window.
 #[derive(Debug)]

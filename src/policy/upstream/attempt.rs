@@ -378,9 +378,8 @@ fn closed_at(place: Place, closed: Closed) -> Obstacle {
         until: closed.until,
         kind: closed.kind,
         why: match closed.kind {
-            WaitKind::Cooldown if closed.exhausted => Why::Exhausted,
+            WaitKind::Cooldown | WaitKind::Pacing if closed.exhausted => Why::Exhausted,
             WaitKind::Cooldown | WaitKind::Backoff => Why::Cooldown,
-            WaitKind::Pacing if closed.exhausted => Why::Exhausted,
             WaitKind::Pacing => Why::Pacing,
             WaitKind::Breaker => Why::Breaker,
             WaitKind::Queue => Why::Capacity,

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::cool::Wide;
 use super::{
     Context, Event, GiveUp, Permit, Report, Rest, RetryPlan, Sent, Ticket, UpstreamPolicy, Verdict,
     route_settings,
@@ -14,13 +15,10 @@ use crate::policy::backoff;
 use crate::policy::breaker::{Admission, CircuitName};
 use crate::policy::line::BucketId;
 use crate::policy::line::Place;
-use crate::policy::outcome::{Class, Hint, Outcome, Reach, Sent as OutcomeSent};
+use crate::policy::outcome::{Class, Outcome, Sent as OutcomeSent};
 use crate::policy::retry::{self, RepeatKind, RetryAsk};
 use crate::policy::settings::{Mode, RetrySettings};
 use crate::policy::time::{Draw, MonoTime};
-
-/// Two route groups refused within this time speak for all of them.
-const ESCALATION_WINDOW: Duration = Duration::from_secs(10);
 
 /// A shorter hint says "refused" and not "when": several APIs send `Retry-After: 0` with every 429.
 /// Since refusals use up no attempts, obeying it to the letter would be a storm.
@@ -214,60 +212,6 @@ impl UpstreamPolicy {
         Pause::None
     }
 
-    /// One hint parks what it covers: what the upstream says, or else the bucket, and all of them
-    /// once two say the same. What a bucket's own name is given to is evidence of that one only.
-    #[expect(clippy::too_many_arguments, reason = "each is a fact of its own about one answer")]
-    fn cool_down(
-        &mut self,
-        cx: &Context<'_>,
-        permit: &Permit,
-        bucket: BucketId,
-        hint: &Hint,
-        exhausted: bool,
-        reach: Reach,
-        wide: Wide,
-    ) {
-        let (now, own) = (cx.now, (bucket, permit.scope.1));
-        let others_too = self.scopes.iter().any(|((other, credential), scope)| {
-            let is_group = |bucket: &BucketId| matches!(bucket, BucketId::Route(_));
-            *other != bucket
-                && (wide == Wide::Upstream || (is_group(other) && is_group(&bucket)))
-                && (wide == Wide::Upstream || *credential == permit.scope.1)
-                && scope.last_refused() > MonoTime::ZERO
-                && now.since(scope.last_refused()) <= ESCALATION_WINDOW
-        });
-        let (key, scope) = self.scope(cx, bucket, permit.scope.1);
-        scope.cool_down(now, hint, exhausted);
-        self.line.raise(Place::Scope(key.0, key.1));
-        if self.buckets.are_merged() {
-            // Lanes of the others wait for it, too, under names of their own.
-            self.line.unpark_all();
-        }
-        let reach = match (reach, others_too, wide) {
-            (Reach::Upstream, _, _) | (_, true, Wide::Upstream) => Reach::Upstream,
-            (Reach::Credential, _, _) | (_, true, Wide::Credential) => Reach::Credential,
-            (Reach::Bucket, false, _) => Reach::Bucket,
-        };
-        match reach {
-            Reach::Bucket => {}
-            Reach::Upstream => {
-                self.whole.cool_down(now, hint, exhausted);
-                self.line.raise(Place::Whole);
-            }
-            Reach::Credential => {
-                self.make_wide_scope(now, cx.cfg, permit.credential);
-                if let Some(scope) = self.credentials.get_mut(&permit.credential) {
-                    scope.cool_down(now, hint, exhausted);
-                    self.line.raise(Place::Credential(permit.credential));
-                }
-            }
-        }
-        self.tightened += 1;
-        if let Some(image) = self.cooldown_image(now, own) {
-            self.events.push(Event::Cooldown(image));
-        }
-    }
-
     fn decide(
         &mut self,
         cx: &Context<'_>,
@@ -410,11 +354,4 @@ enum Pause {
     Growing,
     /// The longer one of a refusal or an overload that named no time.
     Refused,
-}
-
-/// Whom a hint covers once two route groups have heard the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wide {
-    Credential,
-    Upstream,
 }
