@@ -1,6 +1,7 @@
 //! The composition, one promise at a time. Whole histories are in `tests/sim`.
 
 mod restored;
+mod spending;
 
 use std::num::NonZeroU8;
 
