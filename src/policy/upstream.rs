@@ -28,6 +28,7 @@ mod buckets;
 mod cool;
 mod force;
 mod locks;
+mod preflight;
 mod saved;
 mod settle;
 mod ticket;
@@ -39,6 +40,8 @@ use self::buckets::Buckets;
 pub use self::force::Forced;
 pub use self::locks::Lock;
 use self::locks::Locks;
+use self::preflight::Held;
+pub use self::preflight::Preflight;
 pub use self::saved::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 pub use self::ticket::{Answer, Ask, Context, Event, Grant, Permit, Refusal, Sent, Ticket};
 use self::ticket::{Rest, collect, too_late};
@@ -72,6 +75,7 @@ pub struct UpstreamPolicy {
     tidy_at: MonoTime,
     whole: Scope,
     budget: RetryBudget,
+    held: Held,
     /// Changes whenever a barrier went up, so that a grant from before is looked at again.
     tightened: u64,
     /// Shared limits on whose lists this upstream stands.
@@ -113,6 +117,7 @@ impl UpstreamPolicy {
             tidy_at: MonoTime::ZERO,
             whole: Scope::default(),
             budget: RetryBudget::default(),
+            held: Held::default(),
             tightened: 0,
             awaited: BTreeSet::new(),
             draining: false,
@@ -299,6 +304,7 @@ impl UpstreamPolicy {
     /// A place in flight is free.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up by its release")]
     pub fn release(&mut self, cx: &mut Context<'_>, permit: Permit) {
+        self.held.hear(cx.now.since(permit.since));
         self.give_back(cx, &permit);
         self.pump(cx);
     }

@@ -33,6 +33,7 @@ mod overrides;
 mod permits;
 /// Many clients against APIs that limit and fail.
 mod policies;
+mod preflight;
 /// forbear's own words, and the upstream's last one.
 mod refusals;
 /// What is sent again, and what never.
