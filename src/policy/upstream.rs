@@ -175,22 +175,6 @@ impl UpstreamPolicy {
         ids
     }
 
-    /// What is left of a limit that was changed is judged anew; what went already still counts.
-    fn configure_quotas(&mut self, cfg: &UpstreamSettings) {
-        let keys: Vec<_> = self.scopes.keys().copied().collect();
-        for key in keys {
-            let rules = self.rules(cfg, key.0);
-            if let Some(scope) = self.scopes.get_mut(&key) {
-                scope.configure(&rules, cfg.pacing);
-            }
-        }
-        let rules = Self::wide_rules(cfg);
-        for scope in self.credentials.values_mut() {
-            scope.configure(&rules, cfg.pacing);
-        }
-        self.limits_credentials = !rules.is_empty();
-    }
-
     /// Stands in line. Whoever can go at once may ask for it right away.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Closed;
 use super::linear::Linear;
 use super::spent::{Rolling, Spent};
-use super::told::{Refill, Told};
+use super::told::{OnlyQuota, QuotaState, Refill, Told};
 use crate::policy::outcome::{QuotaReading, WaitKind};
 use crate::policy::settings::{Pacing, QuotaSettings};
 use crate::policy::time::MonoTime;
@@ -53,34 +53,6 @@ struct Set {
     requests: u64,
     per: Duration,
     rolling: Rolling,
-}
-
-/// A quota at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuotaState {
-    /// `None` for the only one.
-    pub name: Option<Arc<str>>,
-    /// Units per window.
-    pub limit: Option<u64>,
-    /// What may still go.
-    pub left: u64,
-    /// When it is renewed.
-    pub reset: Option<MonoTime>,
-    /// Whether answers told of it; else the operator set it.
-    pub is_told: bool,
-}
-
-/// The quota without a name, as an answer told of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnlyQuota {
-    /// Units per window.
-    pub limit: u64,
-    /// When it is renewed.
-    pub reset: MonoTime,
-    /// What the answer said is left.
-    pub left: u64,
-    /// Number of the attempt whose answer it was.
-    pub described_by: u64,
 }
 
 impl Quotas {
