@@ -120,6 +120,7 @@ impl Layout {
             listen,
             profile,
             dialect,
+            rewrite_links,
             idempotency_key: _, // The profile's.
             credential,
             tls,
@@ -142,6 +143,7 @@ impl Layout {
         {
             self.put(at, at, name, unit.map_or(NOT_SET, Unit::name).to_owned());
         }
+        self.put(at, at, "rewrite_links", rewrite_links.to_string());
         self.access(at, credential.as_ref(), tls);
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));

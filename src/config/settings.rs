@@ -141,6 +141,8 @@ pub struct UpstreamConfig {
     pub profile: Option<Arc<str>>,
     /// What the reader of responses needs of it, with the units that are configured.
     pub dialect: Arc<Profile>,
+    /// Whether addresses of configured upstreams in its answers are made to lead through forbear.
+    pub rewrite_links: bool,
     /// The field by which this API notices a repeat, besides `Idempotency-Key`; from the profile.
     pub idempotency_key: Option<HeaderName>,
     /// Injected on the way up.

@@ -61,6 +61,7 @@ pub(super) fn resolve(
         routes: policies,
     };
     let connect_timeout = resolver.value(&scope, "connect_timeout");
+    let rewrite_links = resolver.value(&scope, "rewrite_links");
     let replay_body_max = resolver.value(&scope.table("retry"), "replay_body_max");
     let Url { origin, base_path } = url?;
     Some(UpstreamConfig {
@@ -70,6 +71,7 @@ pub(super) fn resolve(
         prefix,
         hosts,
         listen: listen.first().copied(),
+        rewrite_links,
         idempotency_key: profile.as_ref().and_then(|profile| profile.idempotency_key.clone()),
         profile: profile.map(|profile| profile.name),
         dialect,

@@ -36,6 +36,8 @@ mod exchange;
 
 mod gate;
 
+mod links;
+
 mod reading;
 
 mod relay;
@@ -48,7 +50,7 @@ use self::attempts::{Relay, RelayBody};
 use self::directives::Directives;
 use self::exchange::{Exchange, Keys, Teller};
 use self::reject::Rejection;
-use self::response_head::Follows;
+use self::response_head::{Follows, Passed};
 use self::target::Target;
 use self::upgrade::Tunnel;
 use crate::gateway::upstream::Upstream;
@@ -225,11 +227,12 @@ async fn relay_down(
     mut teller: Box<Teller>,
     connection: &Arc<Connection>,
 ) -> Response<DownBody> {
-    let Relay { mut parts, body, at, retry_at } = relay;
+    let Relay { mut parts, mut body, at, retry_at } = relay;
     let upstream_side = parts.extensions.remove::<OnUpgrade>();
     let method = &exchange.parts.method;
-    let follows = match response_head::downstream_response(&mut parts, method, upgrade.as_ref()) {
-        Ok(follows) => follows,
+    let passed = response_head::downstream_response(&mut parts, method, upgrade.as_ref());
+    let Passed { follows, has_links } = match passed {
+        Ok(passed) => passed,
         Err(bad) => {
             drop(body);
             let name = &exchange.upstream.config.name;
@@ -240,6 +243,12 @@ async fn relay_down(
             return refuse(teller, rejection, Some(exchange.body), connection).await;
         }
     };
+    if has_links {
+        links::in_fields(exchange, connection, &mut parts);
+    }
+    if let (RelayBody::Streaming(flow), Follows::Body) = (&mut body, follows) {
+        links::in_body(exchange, connection, &mut parts, &mut flow.body).await;
+    }
     let clock = &exchange.gateway.common.clock;
     let retry = retry_at.map(|at| (at, clock.anchor()));
     if let Some((at, anchor)) = retry {

@@ -70,6 +70,7 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
         listen: None,
         profile: None,
         dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
+        rewrite_links: true,
         idempotency_key: None,
         credential: None,
         tls: TlsConfig::default(),

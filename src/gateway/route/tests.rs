@@ -38,6 +38,7 @@ pub(crate) fn upstream(name: &str, url: &str, patterns: &[&str]) -> UpstreamConf
         listen: None,
         profile: None,
         dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
+        rewrite_links: true,
         idempotency_key: None,
         credential: None,
         tls: TlsConfig::default(),
