@@ -182,7 +182,7 @@ impl WayBack<'_> {
         let own = self.routes.upstreams.get(self.upstream).map(|entry| entry.origin.scheme);
         // A reference without a scheme has that of the page it stands on (RFC 3986 5.2.2).
         let Some(scheme) = parts.scheme.or(own) else { return Back::Kept };
-        match self.routes.at_origin(scheme, &at, parts.path) {
+        match self.routes.at_origin(scheme, &at, parts.path, self.upstream) {
             None => Back::Foreign,
             Some(None) => Back::Unreachable,
             Some(Some((index, rest))) => self.written(index, parts, rest, reference),
@@ -229,7 +229,7 @@ impl WayBack<'_> {
             Cow::Borrowed(origin.host.as_str())
         };
         let at = format!("{host}:{}", origin.port);
-        self.routes.at_origin(origin.scheme, &Authority::parse(&at)?, path)?
+        self.routes.at_origin(origin.scheme, &Authority::parse(&at)?, path, self.upstream)?
     }
 
     /// The reference with everything before `rest` in forbear's own form.
@@ -290,12 +290,13 @@ impl WayBack<'_> {
 
 impl Routes {
     /// The upstream whose `url` holds a path at an origin, and the rest of the path; of several the
-    /// one with the longest. `None` if nobody has that origin, `Some(None)` if nobody the path.
+    /// one with the longest, and of those that differ in nothing the `preferred`. `None` if nobody has that origin, `Some(None)` if nobody the path.
     fn at_origin<'p>(
         &self,
         scheme: Scheme,
         at: &Authority<'_>,
         path: &'p str,
+        preferred: usize,
     ) -> Option<Option<(usize, &'p str)>> {
         let port = at.port.unwrap_or(default_port(scheme));
         let mut found: Option<Option<(usize, usize, &str)>> = None;
@@ -307,7 +308,10 @@ impl Routes {
             }
             let best = found.get_or_insert(None);
             if let Stripped::Inside(rest) = strip(path, &entry.base_path)
-                && best.is_none_or(|(length, ..)| entry.base_path.len() > length)
+                && best.is_none_or(|(length, ..)| {
+                    let own = entry.base_path.len();
+                    own > length || (own == length && index == preferred)
+                })
             {
                 *best = Some((entry.base_path.len(), index, rest));
             }
