@@ -10,7 +10,9 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
 
+use super::attempts::RelayBody;
 use super::exchange::Exchange;
+use super::response_head::{Follows, Passed};
 use super::target::Target;
 use crate::gateway::route::{Back, WayBack};
 use crate::serve::ListenerId;
@@ -29,36 +31,43 @@ pub(super) fn is_link_field(name: &HeaderName) -> bool {
     [header::LINK, header::LOCATION, header::CONTENT_LOCATION, header::REFRESH].contains(name)
 }
 
-/// Changes the fields of a response.
-pub(super) fn in_fields(exchange: &Exchange<'_>, connection: &Connection, parts: &mut Parts) {
-    if !exchange.upstream.config.rewrite_links {
+/// Changes the addresses in a response, should it have any.
+pub(super) async fn rewrite(
+    exchange: &Exchange<'_>,
+    connection: &Connection,
+    parts: &mut Parts,
+    body: &mut RelayBody,
+    passed: Passed,
+) {
+    let config = &exchange.upstream.config;
+    if !config.rewrite_links {
         return;
     }
-    if let Some(back) = way_back(exchange, connection) {
+    if passed.has_links
+        && let Some(back) = way_back(exchange, connection)
+    {
         change_fields(&mut parts.headers, &back, &exchange.upstream.metrics);
+    }
+    // Most profiles name no place in bodies, so that most bodies are not looked at.
+    if !config.dialect.links.is_empty()
+        && let (RelayBody::Streaming(flow), Follows::Body) = (body, passed.follows)
+        && body::may_have_links(parts, &flow.body)
+    {
+        // Boxed, so that the many exchanges that need none of it do not carry its state.
+        Box::pin(in_body(exchange, connection, parts, &mut flow.body)).await;
     }
 }
 
-/// Changes the body of a response where its profile says that there are addresses, and the fields
-/// that describe the body. Waits for all of it within bounds of size and time. `upstream` is what
-/// the profile of most APIs has nothing of, so that most bodies are not looked at.
-pub(super) async fn in_body(
+/// Changes a body, and the fields that describe it. Waits for all of it within bounds of size
+/// and time; what is beyond them streams on as it came.
+async fn in_body(
     exchange: &Exchange<'_>,
     connection: &Connection,
     parts: &mut Parts,
     body: &mut ResponseBody,
 ) {
-    let config = &exchange.upstream.config;
-    if !config.rewrite_links
-        || config.dialect.links.is_empty()
-        || !body::may_have_links(parts, body)
-    {
-        return;
-    }
-    // Boxed, so that the many exchanges that need none of it do not carry its state.
-    let edited = Box::pin(body::edit(exchange, connection, parts, body)).await;
-    if let Err(reason) = edited {
-        let (upstream, reason) = (&*config.name, reason.name());
+    if let Err(reason) = body::edit(exchange, connection, parts, body).await {
+        let (upstream, reason) = (&*exchange.upstream.config.name, reason.name());
         tracing::debug!(upstream, reason, "links in a body were left as they came");
         exchange.upstream.metrics.links_untouched(reason);
     }

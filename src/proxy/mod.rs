@@ -50,7 +50,7 @@ use self::attempts::{Relay, RelayBody};
 use self::directives::Directives;
 use self::exchange::{Exchange, Keys, Teller};
 use self::reject::Rejection;
-use self::response_head::{Follows, Passed};
+use self::response_head::Follows;
 use self::target::Target;
 use self::upgrade::Tunnel;
 use crate::gateway::upstream::Upstream;
@@ -231,30 +231,23 @@ async fn relay_down(
     let upstream_side = parts.extensions.remove::<OnUpgrade>();
     let method = &exchange.parts.method;
     let passed = response_head::downstream_response(&mut parts, method, upgrade.as_ref());
-    let Passed { follows, has_links } = match passed {
+    let passed = match passed {
         Ok(passed) => passed,
         Err(bad) => {
             drop(body);
-            let name = &exchange.upstream.config.name;
-            let detail =
-                format!("Upstream {name} sent a response that is no valid HTTP: {}.", bad.0);
-            let kind = crate::transport::error::SendErrorKind::BadResponse;
-            let rejection = Rejection::failed(reject::Code::RetriesExhausted, kind, detail);
+            let rejection = Rejection::bad_head(&exchange.upstream.config.name, bad.0);
             return refuse(teller, rejection, Some(exchange.body), connection).await;
         }
     };
-    if has_links {
-        links::in_fields(exchange, connection, &mut parts);
-    }
-    if let (RelayBody::Streaming(flow), Follows::Body) = (&mut body, follows) {
-        links::in_body(exchange, connection, &mut parts, &mut flow.body).await;
-    }
+    let follows = passed.follows;
+    teller.headed(at);
+    teller.story.status = parts.status.as_u16();
+    links::rewrite(exchange, connection, &mut parts, &mut body, passed).await;
     let clock = &exchange.gateway.common.clock;
     let retry = retry_at.map(|at| (at, clock.anchor()));
     if let Some((at, anchor)) = retry {
         response_head::raise_retry_after(&mut parts.headers, at.since(anchor.mono), anchor.wall);
     }
-    teller.story.status = parts.status.as_u16();
     teller.story.bytes_up = exchange.body.bytes_seen();
     if follows == Follows::Upgraded {
         teller.story.decision = Decision::Upgraded;
@@ -268,7 +261,6 @@ async fn relay_down(
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         connection.close_after();
     }
-    teller.headed(at);
     let body = match (body, follows) {
         (RelayBody::Streaming(streaming), Follows::Upgraded) => {
             parts.headers.remove(CONNECTION);

@@ -3,7 +3,7 @@
 //! Fields that describe the upstream's connection stay there, framing is decided anew by whoever
 //! sends the body, and a head that contradicts itself is refused instead of repaired (RFC 9112
 //! 6.3): the next reader might repair it otherwise. Fields with addresses are noticed here, and
-//! are the business of [`super::links`].
+//! are the business of `links`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
