@@ -81,7 +81,8 @@ pub(super) async fn edit(
     body: &mut ResponseBody,
 ) -> Result<(), Untouched> {
     let headers = &parts.headers;
-    if has_word(headers, &header::CACHE_CONTROL, "no-transform") {
+    // Of the response it is an order, of the request a wish (RFC 9111 5.2.1.6, 5.2.2.6).
+    if [headers, &exchange.parts.headers].into_iter().any(forbids_change) {
         return Err(Untouched::NoTransform);
     }
     if parts.status == StatusCode::PARTIAL_CONTENT || headers.contains_key(header::CONTENT_RANGE) {
@@ -176,10 +177,10 @@ fn describe(headers: &mut HeaderMap, length: usize) {
     }
 }
 
-fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
-    let mut words =
-        headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
-    words.any(|found| found.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+fn forbids_change(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(header::CACHE_CONTROL).iter();
+    let mut directives = fields.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    directives.any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
 }
 
 /// Whether a client wants nothing unpacked (RFC 9110 12.5.3), which nobody does.
