@@ -27,6 +27,8 @@ mod deadlines;
 mod dialects;
 /// The happy path, per protocol pair.
 mod life;
+/// Pages and redirects that must not lead past forbear.
+mod links;
 /// Shadow mode, and breakers set by hand.
 mod overrides;
 /// Permits, queue places and requests whose answer was lost.
