@@ -40,12 +40,17 @@ impl Place {
     ) -> Result<Self, Refusal> {
         let state = &exchange.upstream.state;
         let route = exchange.upstream.route_ids.get(exchange.route).copied();
+        let credential = CredentialId(exchange.credential());
         let ask = Ask {
             needs: Needs {
                 route: route.unwrap_or(RouteId(0)),
-                credential: CredentialId(exchange.credential()),
+                credential,
                 safety: exchange.safety,
                 pools: keys.pools.clone(),
+                numbers: keys.numbers.clone(),
+                flow: exchange.flow(credential),
+                band: exchange.directives.priority.unwrap_or_default(),
+                cost: exchange.directives.cost.unwrap_or(1),
             },
             wait_max: exchange.wait_max(),
             deadline: exchange.deadline,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forbear::policy::classify::{Observed, classify};
 use forbear::policy::limits::PoolId;
-use forbear::policy::line::Needs;
+use forbear::policy::line::{Band, FlowId, Needs};
 use forbear::policy::outcome::{Class, Outcome};
 use forbear::policy::retry::{RepeatKind, RetryMode};
 use forbear::policy::time::{Draw, MonoTime, WallTime};
@@ -30,6 +30,10 @@ impl World {
             credential: client.credential,
             safety: client.safety,
             pools: pools.into(),
+            numbers: None,
+            flow: FlowId::default(),
+            band: Band::default(),
+            cost: 1,
         };
         let deadline = client.patience.map_or(MonoTime::MAX, |patience| self.now + patience);
         let ask = Ask { needs: needs.clone(), wait_max: client.wait_max, deadline };

@@ -107,7 +107,11 @@ pub fn world(seed: u64) -> World {
 }
 
 fn random_limits(rng: &mut fastrand::Rng) -> LimitSettings {
-    let key = |pattern: &str, in_flight_max| KeySettings { pattern: pattern.into(), in_flight_max };
+    let key = |pattern: &str, in_flight_max| KeySettings {
+        pattern: pattern.into(),
+        in_flight_max,
+        ordered: false,
+    };
     LimitSettings {
         in_flight_max: [1, 3, 8, 128][rng.usize(0..4)],
         queue_max: [0, 5, 4000, 4000][rng.usize(0..4)],

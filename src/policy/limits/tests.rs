@@ -10,7 +10,11 @@ fn limits(in_flight_max: u32, keys: &[(&str, u32)]) -> Limits {
         replay_memory_max: 0,
         keys: keys
             .iter()
-            .map(|(pattern, max)| KeySettings { pattern: (*pattern).into(), in_flight_max: *max })
+            .map(|(pattern, max)| KeySettings {
+                pattern: (*pattern).into(),
+                in_flight_max: *max,
+                ordered: false,
+            })
             .collect(),
     })
 }

@@ -13,6 +13,10 @@ fn needs(route: u16) -> Needs {
         credential: CredentialId(0),
         safety: Safety::Safe,
         pools: Arc::from([]),
+        numbers: None,
+        flow: FlowId::default(),
+        band: Band::default(),
+        cost: 1,
     }
 }
 

@@ -40,7 +40,7 @@ impl UpstreamPolicy {
             }
             shadow = Some(obstacle.kind);
         }
-        if let Err(pool) = cx.limits.try_take(self.id, &needs.pools) {
+        if let Err(pool) = cx.limits.try_take_as(self.id, &needs.pools, needs.numbers.as_deref()) {
             if !is_shadow {
                 self.awaited.insert(pool);
                 return Err(Obstacle {
@@ -201,7 +201,7 @@ impl UpstreamPolicy {
         }
     }
 
-    /// The barrier that somebody older waits at, although it would let this exchange through.
+    /// The barrier that somebody waits at whose turn comes before, although it would let this exchange through.
     pub(super) fn yields_to(
         &mut self,
         cx: &Context<'_>,
@@ -218,7 +218,8 @@ impl UpstreamPolicy {
             Place::Credential(needs.credential),
             Place::Scope(route, credential),
         ];
-        let older = barriers.into_iter().find(|place| self.line.waits_before(id, *place))?;
+        let mut barriers = barriers.into_iter();
+        let older = barriers.find(|place| self.line.waits_before(id, needs, *place))?;
         self.check_barriers(cx, needs).is_ok().then_some(older)
     }
 

@@ -7,7 +7,7 @@ use std::num::NonZeroU8;
 use super::*;
 use crate::policy::breaker::Force;
 use crate::policy::limits::Limits;
-use crate::policy::line::Needs;
+use crate::policy::line::{Band, FlowId, Needs};
 use crate::policy::outcome::{Class, Health, Hint, HintSource, Outcome, Reading, Repeat, Safety};
 use crate::policy::outcome::{Sent as Told, WaitKind};
 use crate::policy::retry::{Replay, RetryMode};
@@ -32,7 +32,7 @@ impl Bench {
             in_flight_max: 100,
             queue_max: 100,
             replay_memory_max: 0,
-            keys: vec![KeySettings { pattern: "key".into(), in_flight_max: 1 }],
+            keys: vec![KeySettings { pattern: "key".into(), in_flight_max: 1, ordered: false }],
         });
         Self {
             policy: UpstreamPolicy::new(UpstreamId(0), &cfg),
@@ -54,6 +54,10 @@ impl Bench {
                 credential: CredentialId(credential),
                 safety: Safety::Safe,
                 pools: pools.into(),
+                numbers: None,
+                flow: FlowId::default(),
+                band: Band::default(),
+                cost: 1,
             },
             wait_max: Duration::from_secs(50),
             deadline: MonoTime::MAX,

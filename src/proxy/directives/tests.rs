@@ -45,12 +45,13 @@ fn every_field_is_read_in_its_documented_form() {
         Directives {
             keys: vec!["ingestion".into(), "tenant:acme".into()],
             flow: Some("run-7".into()),
-            priority: Some(Priority::Backfill),
+            priority: Some(Band::Backfill),
             deadline: Some(Duration::from_secs(108)),
             wait: Some(Duration::from_secs(30)),
             retry: Some(RetryWish::Idempotent),
             cost: Some(3),
             run: Some("b7f1".into()),
+            tool_run: None,
         }
     );
     assert_eq!(read(&[]), Directives::default());

@@ -109,7 +109,8 @@ impl Crowd {
         outcome: Outcome,
     ) -> Self {
         let mut limits = no_limits();
-        limits.keys = vec![KeySettings { pattern: "tenant:*".into(), in_flight_max: 1_000 }];
+        limits.keys =
+            vec![KeySettings { pattern: "tenant:*".into(), in_flight_max: 1_000, ordered: false }];
         limits.in_flight_max = process_max.unwrap_or(limits.in_flight_max);
         let mut world = World::new(1, &limits, |cfg| {
             cfg.in_flight_max = 1_000_000;

@@ -1,0 +1,83 @@
+//! Turns: who has one, who had one, and who goes before whom.
+
+use super::flow::Band;
+use super::order::{First, Rank};
+use super::{Line, Needs, Place, TicketId};
+use crate::policy::outcome::Waits;
+use crate::policy::time::MonoTime;
+
+impl Line {
+    /// As [`Self::leave`]; it goes, and its flow has had this turn.
+    pub fn serve(&mut self, now: MonoTime, id: TicketId) -> Option<Waits> {
+        let lane = self.lanes.get_mut(self.tickets.get(&id)?)?;
+        lane.since = now;
+        let (key, cost, is_early) = (lane.key, lane.needs.cost, lane.is_early);
+        let place = lane.called_from.unwrap_or(Place::House);
+        let start = self.flows.charge(key, cost, self.floor(place), is_early);
+        if let Some(turns) = self.turns.get_mut(&place) {
+            turns.serve(key.band, start, now);
+        }
+        self.leave(now, id)
+    }
+
+    /// One goes that never stood here; if others wait, its flow has had this turn.
+    pub fn serve_passing(&mut self, needs: &Needs) {
+        if !self.is_empty() {
+            let key = self.flows.key_of(needs);
+            self.flows.charge(key, needs.cost, self.floor(Place::House), false);
+        }
+    }
+
+    /// Who should leave the full line for an exchange with these needs; `None` if nobody ranks
+    /// behind it.
+    pub fn gives_way_to(&self, needs: &Needs) -> Option<TicketId> {
+        self.flows.gives_way_to(needs)
+    }
+
+    /// Tickets of each band, in the order of [`Band::ALL`].
+    pub fn queued(&self) -> [usize; Band::ALL.len()] {
+        self.flows.queued()
+    }
+
+    /// As [`Self::unpark_first`], unless a lane that goes before it is ready already.
+    pub fn unpark_older(&mut self, place: Place) -> bool {
+        if !self.parked.contains_key(&place) {
+            return false;
+        }
+        let ready = if self.early.is_empty() {
+            let first = self.ready.first(&self.flows, None, self.now);
+            first.map(|first| Rank { tag: first.rank.tag.max(self.floor(place)), ..first.rank })
+        } else {
+            Some(Rank::FIRST)
+        };
+        ready.is_none_or(|ready| self.goes_before(ready, place)) && self.unpark_first(place)
+    }
+
+    /// Whether somebody waits at `place` whose turn there comes before that of `id`, which has
+    /// these needs.
+    pub fn waits_before(&mut self, id: TicketId, needs: &Needs, place: Place) -> bool {
+        if !self.parked.contains_key(&place) {
+            return false;
+        }
+        let lane = self.tickets.get(&id).and_then(|lane_id| self.lanes.get(lane_id));
+        if lane.is_some_and(|lane| lane.is_early) {
+            return false;
+        }
+        let key = lane.map_or_else(|| self.flows.key_of(needs), |lane| lane.key);
+        let tag = self.flows.tag(key).max(self.floor(place));
+        self.goes_before(Rank { tag, band: key.band, id }, place)
+    }
+
+    fn goes_before(&mut self, rank: Rank, place: Place) -> bool {
+        self.first_at(place).is_some_and(|first| first.rank < rank)
+    }
+
+    pub(super) fn first_at(&mut self, place: Place) -> Option<First> {
+        let at = self.parked.get_mut(&place)?;
+        at.lanes.first(&self.flows, self.turns.get(&place), self.now)
+    }
+
+    fn floor(&self, place: Place) -> u128 {
+        self.turns.get(&place).map_or(0, |turns| turns.floor)
+    }
+}
