@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forbear::policy::classify::{Observed, classify};
 use forbear::policy::limits::PoolId;
-use forbear::policy::line::{Band, FlowId, Needs};
+use forbear::policy::line::Needs;
 use forbear::policy::outcome::{Class, Outcome};
 use forbear::policy::retry::{RepeatKind, RetryMode};
 use forbear::policy::time::{Draw, MonoTime, WallTime};
@@ -25,15 +25,17 @@ impl World {
         let mut pools: Vec<PoolId> =
             client.keys.iter().filter_map(|key| self.limits.join(key)).collect();
         pools.sort_unstable();
+        let numbered = |id: &PoolId| Some((*id, self.limits.number(*id)?));
+        let numbers: Vec<_> = pools.iter().filter_map(numbered).collect();
         let needs = Needs {
             route: self.route_id(client.up, client.route),
             credential: client.credential,
             safety: client.safety,
             pools: pools.into(),
-            numbers: None,
-            flow: FlowId::default(),
-            band: Band::default(),
-            cost: 1,
+            numbers: (!numbers.is_empty()).then(|| numbers.into()),
+            flow: client.flow,
+            band: client.band,
+            cost: client.cost,
         };
         let deadline = client.patience.map_or(MonoTime::MAX, |patience| self.now + patience);
         let ask = Ask { needs: needs.clone(), wait_max: client.wait_max, deadline };
@@ -291,6 +293,9 @@ impl World {
     pub(super) fn leave_keys(&mut self, needs: &Needs) {
         for pool in &*needs.pools {
             self.limits.leave(*pool);
+        }
+        for (pool, number) in needs.numbers.iter().flat_map(|numbers| &**numbers) {
+            self.limits.pass_on(*pool, *number);
         }
     }
 }

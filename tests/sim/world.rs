@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use forbear::policy::breaker::{CircuitName, Force};
 use forbear::policy::limits::{Limits, UpstreamId};
-use forbear::policy::line::{CredentialId, Needs, RouteId, TicketId};
+use forbear::policy::line::{Band, CredentialId, FlowId, Needs, RouteId, TicketId};
 use forbear::policy::outcome::Safety;
 use forbear::policy::retry::Replay;
 use forbear::policy::settings::{LimitSettings, UpstreamSettings};
@@ -27,6 +27,9 @@ pub struct Client {
     pub credential: CredentialId,
     pub safety: Safety,
     pub keys: Vec<String>,
+    pub flow: FlowId,
+    pub band: Band,
+    pub cost: u32,
     pub replay: Replay,
     pub wait_max: Duration,
     /// From the arrival of each request.
