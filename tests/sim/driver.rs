@@ -11,7 +11,7 @@ use forbear::policy::time::{Draw, MonoTime, WallTime};
 use forbear::policy::upstream::{Answer, Ask, GiveUp, Report, Verdict};
 
 use crate::model::{ATTEMPT_TIMEOUT, Reply};
-use crate::world::{Due, Exchange, Said, State, World};
+use crate::world::{Due, Exchange, Said, State, Turn, World};
 
 impl World {
     pub(super) fn arrive(&mut self, number: usize) {
@@ -108,13 +108,16 @@ impl World {
                 Said::Wait(until)
             }
             Answer::Go(grant) => {
-                exchange.waits += grant.waited.total();
+                let waited = grant.waited.total();
+                exchange.waits += waited;
                 exchange.sends += 1;
                 let is_first = exchange.sends == 1;
                 let needs = exchange.needs.clone();
                 let (sent, permit) = grant.split();
                 let seen = &mut self.ups[up].seen;
                 seen.sent += 1;
+                let flow = needs.flow;
+                seen.turns.push(Turn { at: now, exchange: id, flow, waited });
                 if is_first {
                     seen.firsts.push(now);
                 }

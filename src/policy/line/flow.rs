@@ -2,7 +2,7 @@
 //!
 //! Start-time fair queueing: every flow has a *tag*, the virtual time at which its next turn begins,
 //! and the lowest tag goes first. A turn moves its flow's tag on by what it cost, times the flows of
-//! its band that wait, over the weight of the band. So a band gets its share however many flows are
+//! its band that wait there, over the weight of the band. So a band gets its share however many flows are
 //! in it, within a band each flow gets as much as any other, however many exchanges or lanes it has,
 //! and where only one flow waits, tags are equal and arrival decides.
 
@@ -105,8 +105,20 @@ pub(super) struct Flows {
     idle: BTreeSet<(u128, FlowKey)>,
     /// Those of which somebody waits, by band and number.
     lengths: BTreeSet<(Band, usize, FlowKey)>,
-    /// Of each band: flows of which somebody waits, and how many wait.
-    bands: [(usize, usize); Band::ALL.len()],
+    /// How many wait, of each band.
+    queued: [usize; Band::ALL.len()],
+}
+
+/// What a turn costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bill {
+    /// In units of its own.
+    pub(super) cost: u32,
+    /// Flows of its band that share what the band gets in that place.
+    pub(super) rivals: u32,
+    /// The virtual time to which turns have come there.
+    pub(super) floor: u128,
+    pub(super) is_early: bool,
 }
 
 impl Flows {
@@ -158,20 +170,19 @@ impl Flows {
         }
     }
 
-    /// It has its turn where turns have come to `floor`; says when that began. A turn that came
-    /// early because its band had none for long is charged at the price of that place in line.
-    pub(super) fn charge(&mut self, key: FlowKey, cost: u32, floor: u128, is_early: bool) -> u128 {
-        let waiting = self.bands.get(key.band as usize).map_or(1, |(flows, _)| (*flows).max(1));
-        let price = u128::from(cost) * waiting as u128 * key.band.price();
+    /// It has its turn; says when that began. One that came early, because its band had none for
+    /// long, does not put the next one off for longer.
+    pub(super) fn charge(&mut self, key: FlowKey, bill: Bill) -> u128 {
+        let price = u128::from(bill.cost) * u128::from(bill.rivals) * key.band.price();
         let tag = self.tag(key);
-        let start = if is_early { floor } else { tag.max(floor) };
+        let start = if bill.is_early { bill.floor } else { tag.max(bill.floor) };
         self.set(key, start, tag.max(start + price));
         start
     }
 
     /// How many wait in each band.
     pub(super) fn queued(&self) -> [usize; Band::ALL.len()] {
-        self.bands.map(|(_, tickets)| tickets)
+        self.queued
     }
 
     /// Whether only one flow waits.
@@ -223,9 +234,8 @@ impl Flows {
         if after > 0 {
             self.lengths.insert((key.band, after, key));
         }
-        if let Some((flows, tickets)) = self.bands.get_mut(key.band as usize) {
-            *flows = *flows + usize::from(after > 0) - usize::from(before > 0);
-            *tickets = *tickets + after - before;
+        if let Some(queued) = self.queued.get_mut(key.band as usize) {
+            *queued = *queued + after - before;
         }
     }
 }

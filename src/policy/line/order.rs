@@ -79,6 +79,8 @@ pub(super) struct Order {
     /// The flows of these lanes.
     flows: BTreeSet<(Listed, FlowKey)>,
     listed: IdMap<FlowKey, Listed>,
+    /// How many flows each band has here.
+    counts: [u32; Band::ALL.len()],
 }
 
 impl Order {
@@ -95,7 +97,16 @@ impl Order {
     }
 
     pub(super) fn has(&self, band: Band) -> bool {
-        self.top_of(band).is_some()
+        self.count(band) > 0
+    }
+
+    /// Flows that compete with this one in its band, itself included.
+    pub(super) fn rivals(&self, key: FlowKey) -> u32 {
+        self.count(key.band) + u32::from(!self.listed.contains_key(&key))
+    }
+
+    fn count(&self, band: Band) -> u32 {
+        self.counts.get(band as usize).copied().unwrap_or(0)
     }
 
     pub(super) fn insert(&mut self, (key, id): Seat, lane: u32, flows: &Flows) {
@@ -156,6 +167,9 @@ impl Order {
             Some(now) => self.listed.insert(key, now),
             None => self.listed.remove(&key),
         };
+        if let Some(count) = self.counts.get_mut(key.band as usize) {
+            *count = *count + u32::from(now.is_some()) - u32::from(before.is_some());
+        }
         if before != now {
             if let Some(before) = before {
                 self.flows.remove(&(before, key));

@@ -1,6 +1,6 @@
 //! Turns: who has one, who had one, and who goes before whom.
 
-use super::flow::Band;
+use super::flow::{Band, Bill, FlowKey};
 use super::order::{First, Rank};
 use super::{Line, Needs, Place, TicketId};
 use crate::policy::outcome::Waits;
@@ -13,7 +13,7 @@ impl Line {
         lane.since = now;
         let (key, cost, is_early) = (lane.key, lane.needs.cost, lane.is_early);
         let place = lane.called_from.unwrap_or(Place::House);
-        let start = self.flows.charge(key, cost, self.floor(place), is_early);
+        let start = self.charge_at(place, key, cost, is_early);
         if let Some(turns) = self.turns.get_mut(&place) {
             turns.serve(key.band, start, now);
         }
@@ -24,7 +24,7 @@ impl Line {
     pub fn serve_passing(&mut self, needs: &Needs) {
         if !self.is_empty() {
             let key = self.flows.key_of(needs);
-            self.flows.charge(key, needs.cost, self.floor(Place::House), false);
+            self.charge_at(Place::House, key, needs.cost, false);
         }
     }
 
@@ -75,6 +75,12 @@ impl Line {
     pub(super) fn first_at(&mut self, place: Place) -> Option<First> {
         let at = self.parked.get_mut(&place)?;
         at.lanes.first(&self.flows, self.turns.get(&place), self.now)
+    }
+
+    fn charge_at(&mut self, place: Place, key: FlowKey, cost: u32, is_early: bool) -> u128 {
+        let rivals = self.parked.get(&place).map_or(1, |at| at.lanes.rivals(key));
+        let floor = self.floor(place);
+        self.flows.charge(key, Bill { cost, rivals, floor, is_early })
     }
 
     fn floor(&self, place: Place) -> u128 {

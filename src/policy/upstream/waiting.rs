@@ -55,6 +55,9 @@ impl UpstreamPolicy {
 
     /// Whether this ticket had to give its place up; if so, its waits are charged.
     pub(super) fn was_evicted(&mut self, now: MonoTime, ticket: &mut Ticket) -> bool {
+        if self.evicted.is_empty() {
+            return false;
+        }
         let evicted = self.evicted.remove(&ticket.id);
         if let Some((waits, at)) = &evicted {
             ticket.waited.add(waits);
