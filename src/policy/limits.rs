@@ -23,6 +23,10 @@ mod strict;
 
 mod turns;
 
+mod view;
+
+pub use self::view::PoolView;
+
 /// Distinct values of pattern keys remembered at once. At about 200 bytes each this is 2 MB; the
 /// caller chooses the names, so the table must not be theirs to fill. Idle pools make room.
 pub const POOLS_MAX: usize = 10_000;
@@ -70,23 +74,6 @@ struct Pool {
     stays: bool,
     /// Whether it is among the idle ones.
     noted: bool,
-}
-
-/// A pool as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolView {
-    /// The limit of the process, which is no key.
-    pub is_process: bool,
-    /// The value of the key.
-    pub name: Arc<str>,
-    /// The declaration it comes from: the name itself, or a pattern.
-    pub declared: Arc<str>,
-    /// Permits at most.
-    pub limit: u32,
-    /// Permits out.
-    pub in_use: u32,
-    /// Exchanges that named the key and hold no permit.
-    pub waiting: u32,
 }
 
 const PROCESS: PoolId = Limits::PROCESS;
@@ -310,24 +297,11 @@ impl Limits {
         id == PROCESS
     }
 
-    /// All pools, in no particular order.
-    pub fn view(&self) -> Vec<PoolView> {
-        let view = |(id, pool): (&PoolId, &Pool)| PoolView {
-            is_process: Self::is_process(*id),
-            name: pool.name.clone(),
-            declared: pool.declared.clone(),
-            limit: pool.limit,
-            in_use: pool.in_use,
-            waiting: pool.members.saturating_sub(pool.in_use),
-        };
-        self.pools.iter().map(view).collect()
-    }
-
     /// If there is room and somebody waits, the first of them gets a turn.
     fn give_turn(&mut self, id: PoolId) {
         if let Some(pool) = self.pools.get_mut(&id)
             && pool.in_use < pool.limit
-            && let Some(first) = pool.numbers.call().or(pool.waiting.first())
+            && let Some(first) = pool.next()
             && !self.turns.contains(&first)
         {
             self.turns.push(first);
@@ -399,6 +373,12 @@ impl Pool {
             stays,
             noted: false,
         }
+    }
+
+    /// Whose turn it is; who is called by number is called once.
+    fn next(&mut self) -> Option<UpstreamId> {
+        let numbered = if self.is_ordered { self.numbers.call() } else { None };
+        numbered.or(self.waiting.first())
     }
 
     fn is_idle(&self) -> bool {

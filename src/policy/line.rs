@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 
-use self::flow::Flows;
+use self::flow::{Flows, There};
 use self::lane::{Lane, Parked};
 use self::order::{Order, Turns};
 use super::hash::IdMap;
@@ -212,7 +212,8 @@ impl Line {
             turns.begin(key.band, since);
         }
         if let Some(seat) = lane.seat {
-            self.flows.raise(seat.0, turns.floor);
+            let there = There { floor: turns.floor, rivals: at.lanes.rivals(key) };
+            self.flows.settle(key, there);
             at.lanes.insert(seat, lane_id, &self.flows);
         }
         if self.turns.len() > TURNS_KEPT + 2 * self.parked.len() {

@@ -76,7 +76,10 @@ impl Directives {
         for (name, value) in headers {
             if is_forbear(name) {
                 read.take(name, value)?;
-            } else if read.tool_run.is_none() && RUN_FIELDS.contains(&name.as_str()) {
+            } else if name.as_str().starts_with("x-")
+                && read.tool_run.is_none()
+                && RUN_FIELDS.contains(&name.as_str())
+            {
                 read.tool_run = Some(value.clone());
             }
         }

@@ -104,17 +104,21 @@ fn what_a_turn_costs_is_paid_by_its_flow() {
 
 #[test]
 fn a_backfill_of_ten_thousand_does_not_hold_an_interactive_run_up() {
-    for band in [Band::Default, Band::High] {
-        let run = |backfill: usize| {
+    for (band, flows) in [(Band::Default, 1), (Band::High, 1), (Band::Default, 10_000)] {
+        let run = |backfill: u64| {
             let mut world = world(1, 20_000);
-            add(&mut world, backfill, &Client { requests: 1, ..client(1, Band::Backfill) });
+            for n in 0..backfill {
+                let flow = 100 + n % flows;
+                add(&mut world, 1, &Client { requests: 1, ..client(flow, Band::Backfill) });
+            }
             world.run_for(Duration::from_secs(5));
             add(&mut world, 32, &client(2, band));
             world.run_for(Duration::from_secs(45));
             waits(&turns(&world, 2))
         };
         let (alone, beside) = (run(0), run(10_000));
-        println!("{}: waits of {alone:.3?} s alone, {beside:.3?} s beside", band.name());
+        let name = band.name();
+        println!("{name}: waits of {alone:.3?} s alone, {beside:.3?} s beside {flows} flows");
         assert!(beside.0 <= alone.0 * 1.1, "{beside:?} instead of {alone:?}");
         assert!(beside.1 <= alone.1 * 1.1, "{beside:?} instead of {alone:?}");
     }

@@ -1,10 +1,11 @@
 //! Whose turn it is: flows share a queue equally, and bands share it by their weights.
 //!
-//! Start-time fair queueing: every flow has a *tag*, the virtual time at which its next turn begins,
-//! and the lowest tag goes first. A turn moves its flow's tag on by what it cost, times the flows of
-//! its band that wait there, over the weight of the band. So a band gets its share however many flows are
-//! in it, within a band each flow gets as much as any other, however many exchanges or lanes it has,
-//! and where only one flow waits, tags are equal and arrival decides.
+//! Self-clocked fair queueing: every flow has a *tag*, the virtual time at which its next turn ends, and
+//! the lowest tag goes first. A turn moves its flow's tag on by what it cost, times the flows of its
+//! band that wait there, over the weight of the band; a flow that comes anew stands one turn behind
+//! those that went. So a band gets its share however many flows are in it or come to it, within a band
+//! each flow gets as much as any other, however many exchanges or lanes it has, and where only one
+//! flow waits, tags are equal and arrival decides.
 
 use std::collections::BTreeSet;
 
@@ -90,7 +91,7 @@ impl FlowKey {
 /// What a flow had, and who of it waits.
 #[derive(Debug, Default)]
 struct Flow {
-    /// When its next turn begins …
+    /// When its next turn ends; 0 for a new one …
     tag: u128,
     /// … and when the last one did.
     last: u128,
@@ -106,19 +107,22 @@ pub(super) struct Flows {
     /// Those of which somebody waits, by band and number.
     lengths: BTreeSet<(Band, usize, FlowKey)>,
     /// How many wait, of each band.
-    queued: [usize; Band::ALL.len()],
+    queued: [u32; Band::ALL.len()],
 }
 
-/// What a turn costs.
+/// What a flow finds in a place.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bill {
-    /// In units of its own.
-    pub(super) cost: u32,
-    /// Flows of its band that share what the band gets in that place.
-    pub(super) rivals: u32,
-    /// The virtual time to which turns have come there.
+pub(super) struct There {
+    /// The virtual time to which turns have come.
     pub(super) floor: u128,
-    pub(super) is_early: bool,
+    /// Flows of its band that share what the band gets, itself included.
+    pub(super) rivals: u32,
+}
+
+impl There {
+    fn price(self, band: Band) -> u128 {
+        u128::from(self.rivals) * band.price()
+    }
 }
 
 impl Flows {
@@ -163,25 +167,33 @@ impl Flows {
         self.count(key, before, before - 1);
     }
 
-    /// What others had meanwhile where it waits now is no credit of this one.
-    pub(super) fn raise(&mut self, key: FlowKey, to: u128) {
-        if self.tag(key) < to {
-            self.set(key, to, to);
+    /// Its tag in a place: what others had there meanwhile is no credit of one that was held back
+    /// elsewhere.
+    pub(super) fn tag_at(&self, key: FlowKey, there: There) -> u128 {
+        let tag = self.tag(key);
+        let is_behind = tag == 0 || tag < there.floor;
+        if is_behind { there.floor + there.price(key.band) } else { tag }
+    }
+
+    /// It waits in a place.
+    pub(super) fn settle(&mut self, key: FlowKey, there: There) {
+        let tag = self.tag_at(key, there);
+        if tag != self.tag(key) {
+            self.set(key, there.floor, tag);
         }
     }
 
-    /// It has its turn; says when that began. One that came early, because its band had none for
-    /// long, does not put the next one off for longer.
-    pub(super) fn charge(&mut self, key: FlowKey, bill: Bill) -> u128 {
-        let price = u128::from(bill.cost) * u128::from(bill.rivals) * key.band.price();
-        let tag = self.tag(key);
-        let start = if bill.is_early { bill.floor } else { tag.max(bill.floor) };
-        self.set(key, start, tag.max(start + price));
-        start
+    /// It has its turn; says when that ends. One that came early, because its band had none for long,
+    /// does not put the next one off for longer.
+    pub(super) fn charge(&mut self, key: FlowKey, cost: u32, there: There, is_early: bool) -> u128 {
+        let tag = self.tag_at(key, there);
+        let end = if is_early { there.floor } else { tag };
+        self.set(key, end, tag.max(end + u128::from(cost) * there.price(key.band)));
+        end
     }
 
     /// How many wait in each band.
-    pub(super) fn queued(&self) -> [usize; Band::ALL.len()] {
+    pub(super) fn queued(&self) -> [u32; Band::ALL.len()] {
         self.queued
     }
 
@@ -235,7 +247,7 @@ impl Flows {
             self.lengths.insert((key.band, after, key));
         }
         if let Some(queued) = self.queued.get_mut(key.band as usize) {
-            *queued = *queued + after - before;
+            *queued = if after > before { *queued + 1 } else { *queued - 1 };
         }
     }
 }

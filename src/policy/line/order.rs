@@ -38,8 +38,8 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub(super) fn serve(&mut self, band: Band, start: u128, now: MonoTime) {
-        self.floor = self.floor.max(start);
+    pub(super) fn serve(&mut self, band: Band, end: u128, now: MonoTime) {
+        self.floor = self.floor.max(end);
         self.begin(band, now);
     }
 
@@ -61,6 +61,7 @@ impl Turns {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct First {
     pub(super) rank: Rank,
+    pub(super) key: FlowKey,
     pub(super) lane: u32,
     /// Whether its band waited for so long that it counts higher.
     pub(super) is_aged: bool,
@@ -144,7 +145,7 @@ impl Order {
         }
         let (rank, key, is_aged) = best?;
         let (.., lane) = *self.lanes.range((key, rank.id, 0)..).next()?;
-        Some(First { rank, lane, is_aged })
+        Some(First { rank, key, lane, is_aged })
     }
 
     fn top_from(&self, band: Band) -> Option<(Listed, FlowKey)> {

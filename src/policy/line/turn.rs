@@ -1,6 +1,6 @@
 //! Turns: who has one, who had one, and who goes before whom.
 
-use super::flow::{Band, Bill, FlowKey};
+use super::flow::{Band, FlowKey, There};
 use super::order::{First, Rank};
 use super::{Line, Needs, Place, TicketId};
 use crate::policy::outcome::Waits;
@@ -13,9 +13,9 @@ impl Line {
         lane.since = now;
         let (key, cost, is_early) = (lane.key, lane.needs.cost, lane.is_early);
         let place = lane.called_from.unwrap_or(Place::House);
-        let start = self.charge_at(place, key, cost, is_early);
+        let end = self.charge_at(place, key, cost, is_early);
         if let Some(turns) = self.turns.get_mut(&place) {
-            turns.serve(key.band, start, now);
+            turns.serve(key.band, end, now);
         }
         self.leave(now, id)
     }
@@ -34,9 +34,10 @@ impl Line {
         self.flows.gives_way_to(needs)
     }
 
-    /// Tickets of each band, in the order of [`Band::ALL`].
-    pub fn queued(&self) -> [usize; Band::ALL.len()] {
-        self.flows.queued()
+    /// How many wait in which band, without those where nobody does.
+    pub fn queued(&self) -> Vec<(Band, u32)> {
+        let all = Band::ALL.into_iter().zip(self.flows.queued());
+        all.filter(|(_, count)| *count > 0).collect()
     }
 
     /// As [`Self::unpark_first`], unless a lane that goes before it is ready already.
@@ -46,7 +47,7 @@ impl Line {
         }
         let ready = if self.early.is_empty() {
             let first = self.ready.first(&self.flows, None, self.now);
-            first.map(|first| Rank { tag: first.rank.tag.max(self.floor(place)), ..first.rank })
+            first.map(|first| Rank { tag: self.tag_at(first.key, place), ..first.rank })
         } else {
             Some(Rank::FIRST)
         };
@@ -64,7 +65,7 @@ impl Line {
             return false;
         }
         let key = lane.map_or_else(|| self.flows.key_of(needs), |lane| lane.key);
-        let tag = self.flows.tag(key).max(self.floor(place));
+        let tag = self.tag_at(key, place);
         self.goes_before(Rank { tag, band: key.band, id }, place)
     }
 
@@ -78,12 +79,17 @@ impl Line {
     }
 
     fn charge_at(&mut self, place: Place, key: FlowKey, cost: u32, is_early: bool) -> u128 {
-        let rivals = self.parked.get(&place).map_or(1, |at| at.lanes.rivals(key));
-        let floor = self.floor(place);
-        self.flows.charge(key, Bill { cost, rivals, floor, is_early })
+        self.flows.charge(key, cost, self.there(place, key), is_early)
     }
 
-    fn floor(&self, place: Place) -> u128 {
-        self.turns.get(&place).map_or(0, |turns| turns.floor)
+    fn tag_at(&self, key: FlowKey, place: Place) -> u128 {
+        self.flows.tag_at(key, self.there(place, key))
+    }
+
+    fn there(&self, place: Place, key: FlowKey) -> There {
+        There {
+            floor: self.turns.get(&place).map_or(0, |turns| turns.floor),
+            rivals: self.parked.get(&place).map_or(1, |at| at.lanes.rivals(key)),
+        }
     }
 }

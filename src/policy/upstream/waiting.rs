@@ -9,7 +9,7 @@ use crate::policy::time::MonoTime;
 impl UpstreamPolicy {
     /// Lets go whoever can, in the order of turns.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>) {
-        loop {
+        while !self.line.is_empty() {
             if self.in_flight < self.house(cx) {
                 // Whose turn comes first goes first, whatever made the others ready.
                 self.line.unpark_older(Place::House);
