@@ -36,7 +36,7 @@ const RUN_FIELDS: [&str; 3] = ["x-dagster-run-id", "x-airflow-run-id", "x-airflo
 pub struct Directives {
     /// Concurrency keys to join, at most [`KEYS_MAX`], each once.
     pub keys: Vec<Arc<str>>,
-    /// Unit of fairness.
+    /// Unit of fairness, should it differ from the run.
     pub flow: Option<Arc<str>>,
     /// Band of the queue.
     pub priority: Option<Band>,
