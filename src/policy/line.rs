@@ -224,6 +224,9 @@ impl Line {
 
     /// Makes the first lane parked at `place` ready; false if none is.
     pub fn unpark_first(&mut self, place: Place) -> bool {
+        if self.parked.is_empty() {
+            return false;
+        }
         let Some(first) = self.first_at(place) else { return false };
         // With one flow there is nobody whose turn it could take.
         self.unpark_lane(first.lane, first.is_aged && !self.flows.is_one());

@@ -51,7 +51,7 @@ pub struct Directives {
     /// Run or job id, for log and ledger.
     pub run: Option<Arc<str>>,
     /// Run id in a field that orchestrators' tools send to the upstream; advice, so of any form.
-    pub tool_run: Option<HeaderValue>,
+    pub tool_run: Option<Arc<str>>,
 }
 
 /// `Forbear-Retry`.
@@ -80,7 +80,7 @@ impl Directives {
                 && read.tool_run.is_none()
                 && RUN_FIELDS.contains(&name.as_str())
             {
-                read.tool_run = Some(value.clone());
+                read.tool_run = value.to_str().ok().map(Into::into);
             }
         }
         let announced = read.deadline.or_else(|| sdk_deadline(headers, now));

@@ -131,12 +131,10 @@ impl Exchange<'_> {
 
     /// Whose fair share it uses: the flow that its caller names, else its run, else its credential.
     pub(super) fn flow(&self, credential: CredentialId) -> FlowId {
-        let directives = self.directives;
-        let named = directives.flow.as_deref().or(directives.run.as_deref());
-        let named = named.map(str::as_bytes);
-        let name = named.or(directives.tool_run.as_ref().map(HeaderValue::as_bytes));
+        let Directives { flow, run, tool_run, .. } = self.directives;
+        let name = flow.as_ref().or(run.as_ref()).or(tool_run.as_ref());
         let common = &self.gateway.common;
-        FlowId(name.map_or(credential.0, |name| common.salted(name)))
+        FlowId(name.map_or(credential.0, |name| common.salted(name.as_bytes())))
     }
 
     /// Whose quota it spends: the injected secret's, or the caller's own.

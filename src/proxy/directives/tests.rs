@@ -207,3 +207,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_run_that_a_tool_tells_its_api_is_heard_whatever_its_form() {
+    for name in ["X-Dagster-Run-Id", "X-Airflow-Run-Id", "X-Airflow-Dag-Run-Id"] {
+        let heard = read(&[(name, "scheduled__2026-11-21T00:00:00+00:00, \"b\"")]);
+        assert_eq!(heard.tool_run.as_deref(), Some("scheduled__2026-11-21T00:00:00+00:00, \"b\""));
+        assert_eq!(heard.run, None, "it is no word to forbear");
+    }
+    assert_eq!(read(&[("X-Request-Id", "a")]).tool_run, None);
+}
