@@ -219,8 +219,9 @@ impl World {
                     format!("{id} sleeps until {before:?}, but should ask at {until:?}")
                 }),
                 Said::Go => self.require(slowly, || format!("{id} waits, and could go")),
+                // Whoever gets past a limit that moved by itself may meet something longer there.
                 Said::Refuse(refusal) => self
-                    .require(false, || format!("{id} waits, and should be refused: {refusal:?}")),
+                    .require(slowly, || format!("{id} waits, and should be refused: {refusal:?}")),
             }
         }
         self.settle_down();
