@@ -25,6 +25,8 @@ mod support {
 mod deadlines;
 /// What single APIs say, in bodies and in fields of their own.
 mod dialects;
+/// Whose turn it is in the queue.
+mod fairness;
 /// The happy path, per protocol pair.
 mod life;
 /// Pages and redirects that must not lead past forbear.
