@@ -11,7 +11,9 @@ import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import vendors
 
 # The second piece of a stream is sent once the first was read, or after this time, and then it
 # says so. No client needs a hundredth of it.
@@ -90,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
                 items = [page * 10, page * 10 + 1]
                 self.answer(200, {"items": items, "next": page + 1 if page < PAGES else None})
             case "stream":
-                self.stream(target.path)
+                self.stream(target.path, "text/plain", b"first\n", b"second\n")
             case "gzip":
                 body = gzip.compress(json.dumps({"packed": "x" * 1000}).encode())
                 self.send(200, body, {"Content-Encoding": "gzip"})
@@ -99,6 +101,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(302, {}, {"Location": "../get/redirected"})
             case "missing":
                 self.answer(404, {"error": "no such thing"})
+            case "vendors":
+                self.vendor(b"", first)
             case _:
                 self.answer(200, {"path": self.path, "host": self.headers["Host"]})
 
@@ -107,8 +111,23 @@ class Handler(BaseHTTPRequestHandler):
         first = self.server.api.count(urlsplit(self.path).path) == 0
         if first and self.path.startswith("/limited"):
             self.answer(429, {"error": "too fast"}, {"Retry-After": str(RETRY_AFTER)})
+        elif self.path.startswith("/vendors/"):
+            self.vendor(body, first)
         else:
             self.send(200, body, {})
+
+    def vendor(self, body: bytes, first: bool) -> None:
+        """`/vendors/<name>/…`: see vendors.py."""
+        target = urlsplit(self.path)
+        name, _, path = target.path.removeprefix("/vendors/").partition("/")
+        path = f"/{path}"
+        if first and (refusal := vendors.refusal(name, path)):
+            self.answer(429, refusal, {"Retry-After": str(RETRY_AFTER)})
+        elif name == "openai":
+            self.stream(target.path, "text/event-stream", *vendors.completion())
+        else:
+            form = body.decode() if "form" in self.headers.get("Content-Type", "") else ""
+            self.answer(200, vendors.answer(name, path, dict(parse_qsl(target.query) + parse_qsl(form))))
 
     def answer(self, status: int, value: object, fields: dict[str, str] | None = None) -> None:
         self.send(status, json.dumps(value).encode(), fields or {})
@@ -121,14 +140,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def stream(self, path: str) -> None:
+    def stream(self, path: str, media_type: str, first: bytes, *rest: bytes) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Type", media_type)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self.chunk(b"first\n")
+        self.chunk(first)
         in_time = self.server.api.heard(path).wait(HEARD_TIMEOUT)
-        self.chunk(b"second\n" if in_time else b"held back\n")
+        for piece in rest if in_time else [b"held back\n"]:
+            self.chunk(piece)
         self.chunk(b"")
 
     def chunk(self, data: bytes) -> None:
