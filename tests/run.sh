@@ -107,6 +107,16 @@ clients() {
     "$CARGO_TARGET_DIR/airbyte-venv/bin/python"
 }
 
+# The examples and their helpers in real runs; each orchestrator wants an environment of its own.
+orchestrators() {
+  local tool
+  for tool in dagster airflow; do
+    venv "$tool" "tests/orchestrators/$tool.txt"
+    counted "$CARGO_TARGET_DIR/$tool-venv/bin/python" "tests/orchestrators/${tool}_hand_off.py" \
+      "$CARGO_TARGET_DIR/debug/forbear"
+  done
+}
+
 # Manifests, chart, rules and dashboards, against schemas and the real tools.
 deploy() {
   local node="$CARGO_TARGET_DIR/deploy-node"
@@ -147,6 +157,7 @@ step "Format" cargo fmt --check
 step "Lints" cargo clippy --all-targets --locked --quiet -- -D warnings
 step "Build" cargo build --locked
 step "Clients" clients
+step "Orchestrators" orchestrators
 step "Deployment" deploy
 step "Dashboards and metrics" observe
 step "Image" image

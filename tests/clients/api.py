@@ -1,14 +1,17 @@
 """A small HTTPS API on a free loopback port, with a certificate authority of its own.
 
 It does what the matrix asks of a real API: it answers in JSON and in pages, echoes, streams, compresses,
-redirects, and refuses the first request for some paths with 429 and `Retry-After`.
+redirects, and refuses with 429 and `Retry-After`: the first request for some paths, all that do not fit
+into a window (`/window/…`), and everything for some seconds after the first request (`/closed/<seconds>/…`).
 """
 
 import gzip
 import json
+import math
 import ssl
 import subprocess
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -20,6 +23,9 @@ import vendors
 HEARD_TIMEOUT = 20
 PAGES = 3
 RETRY_AFTER = 1
+# What `/window/…` admits, and in how many seconds.
+WINDOW_LIMIT = 50
+WINDOW = 2
 
 
 def make_certificates(folder: Path) -> None:
@@ -49,21 +55,35 @@ class Api:
         self.server.api = self
         self.url = f"https://127.0.0.1:{self.server.server_address[1]}"
         self._lock = threading.Lock()
-        self._requests: dict[str, int] = {}
+        self._requests: dict[str, list[float]] = {}
+        self._window = (0, 0)
         self._heard: dict[str, threading.Event] = {}
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def count(self, path: str) -> int:
         """Counts a request for the path; how many there were before."""
         with self._lock:
-            before = self._requests.get(path, 0)
-            self._requests[path] = before + 1
-            return before
+            times = self._requests.setdefault(path, [])
+            times.append(time.time())
+            return len(times) - 1
 
     def requests(self, path: str) -> int:
         """How often the path was asked for."""
         with self._lock:
-            return self._requests.get(path, 0)
+            return len(self._requests.get(path, []))
+
+    def times(self, path: str) -> list[float]:
+        """When it was asked for, as Unix times."""
+        with self._lock:
+            return list(self._requests.get(path, []))
+
+    def admitted(self) -> int:
+        """How many more the present window would admit after this request; below 0 it is refused."""
+        with self._lock:
+            number, used = self._window
+            now = int(time.time() / WINDOW)
+            self._window = (now, used + 1 if now == number else 1)
+            return WINDOW_LIMIT - self._window[1]
 
     def heard(self, path: str) -> threading.Event:
         """Set by a client that has read the first piece of this stream."""
@@ -87,6 +107,12 @@ class Handler(BaseHTTPRequestHandler):
         match target.path.split("/")[1]:
             case "limited" if first:
                 self.answer(429, {"error": "too fast"}, {"Retry-After": str(RETRY_AFTER)})
+            case "window":
+                self.window()
+            case "closed":
+                left = self.server.api.times(target.path)[0] + int(target.path.split("/")[2]) - time.time()
+                refused = {"Retry-After": str(math.ceil(left))}
+                self.answer(*((429, {"error": "closed"}, refused) if left > 0 else (200, {"open": True})))
             case "pages":
                 page = int(parse_qs(target.query).get("page", ["1"])[0])
                 items = [page * 10, page * 10 + 1]
@@ -115,6 +141,20 @@ class Handler(BaseHTTPRequestHandler):
             self.vendor(body, first)
         else:
             self.send(200, body, {})
+
+    def window(self) -> None:
+        left = self.server.api.admitted()
+        until = (int(time.time() / WINDOW) + 1) * WINDOW - time.time()
+        fields = {
+            "X-RateLimit-Limit": str(WINDOW_LIMIT),
+            "X-RateLimit-Remaining": str(max(0, left)),
+            "X-RateLimit-Reset": str(math.ceil(until)),
+        }
+        if left < 0:
+            self.server.api.count("refused by the window")
+            self.answer(429, {"error": "too fast"}, {**fields, "Retry-After": str(math.ceil(until))})
+        else:
+            self.answer(200, {"path": self.path}, fields)
 
     def vendor(self, body: bytes, first: bool) -> None:
         """`/vendors/<name>/…`: see vendors.py."""

@@ -6,23 +6,20 @@ ports. Each check is one line; the last line counts them. The exit code is 0 if 
 
 import json
 import os
-import re
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import clients
-import requests
 import sdks
 import vendors
 from api import PAGES, RETRY_AFTER, Api, make_certificates
+
+import sidecar
 
 CONFIGURATION = """
 [proxy]
@@ -46,46 +43,15 @@ PROFILES = {"dlt": "generic", "airbyte": "generic"}
 BODY = json.dumps({"text": "ünïcode\r\n\"quoted\"\\", "list": list(range(500))}).encode()
 
 
-class Forbear:
-    """The built program, with its listeners."""
+class Forbear(sidecar.Forbear):
+    """The built program, in front of the API and of each vendor's."""
 
     def __init__(self, binary: Path, folder: Path, api: Api) -> None:
         text = CONFIGURATION.format(url=api.url) + "".join(
             VENDOR.format(name=name, url=api.url, profile=PROFILES.get(name, name)) for name in vendors.REFUSED
         )
-        (folder / "config.toml").write_text(text)
-        self.log = open(folder / "forbear.log", "wb")
-        self.process = subprocess.Popen(
-            [binary, "run", "-c", folder / "config.toml"],
-            cwd=folder, stdout=subprocess.PIPE, stderr=self.log, text=True,
-        )
-        listeners = {}
-        for line in iter(self.process.stdout.readline, "ready\n"):
-            if not line:
-                raise SystemExit(f"forbear did not start:\n{(folder / 'forbear.log').read_text()}")
-            name, _, address = line.strip().rpartition(" ")
-            listeners[name] = address
-        # The log comes the same way, and must not fill the pipe.
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
-        self.proxy = listeners["proxy"]
-        self.admin = listeners["admin"]
+        super().__init__(binary, folder, text)
         self.url = f"{self.proxy}/api"
-
-    def counted(self, metric: str, upstream: str) -> dict[str, int]:
-        """A counter of this upstream by status code, without those that are 0."""
-        text = requests.get(f"{self.admin}/metrics", timeout=clients.TIMEOUT).text
-        by_code: Counter[str] = Counter()
-        for labels, value in re.findall(rf"^{metric}{{(.*)}} (\S+)$", text, re.MULTILINE):
-            if f'upstream="{upstream}"' in labels:
-                by_code[re.search(r'code="(\w+)"', labels)[1]] += int(float(value))
-        return dict(+by_code)
-
-    def close(self) -> int:
-        """Ends it in good order; its exit code."""
-        self.process.terminate()
-        code = self.process.wait(30)
-        self.log.close()
-        return code
 
 
 def check_get(client, forbear: Forbear, api: Api) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 ITEMS = 5
 PER_PAGE = 2
+ISSUES = 103
 STREAMED = ("Wait ", "as told.")
 # Each vendor's refusal: the status says it, the words are the vendor's.
 REFUSED = {
@@ -24,7 +25,7 @@ REFUSED = {
     "airbyte": {"error": "too fast"},
 }
 # Requests that are let through at once: what an SDK does before the listing.
-PREPARES = ("/xrpc/com.atproto.server.createSession", "/xrpc/app.bsky.actor.getProfile")
+PREPARES = ("/rate_limit", "/xrpc/com.atproto.server.createSession", "/xrpc/app.bsky.actor.getProfile")
 DID = "did:plc:abcdefghijklmnopqrstuvwx"
 
 
@@ -38,6 +39,11 @@ def answer(vendor: str, path: str, query: dict[str, str]) -> dict | list:
     match vendor, path:
         case "github", "/user/repos":
             return [{"id": number, "name": f"item-{number}"} for number in range(ITEMS)]
+        case "github", _ if path.endswith("/issues"):
+            first = (int(query["page"]) - 1) * int(query["per_page"])
+            return [{"number": number} for number in range(ISSUES)[first : first + int(query["per_page"])]]
+        case "github", "/rate_limit":
+            return {"resources": {"core": {"limit": 5000, "remaining": 4999}}}
         case "stripe", "/v1/customers":
             items, more = page(query.get("starting_after", "").removeprefix("cus_"))
             data = [{"id": f"cus_{number}", "object": "customer", "name": f"item-{number}"} for number in items]
