@@ -38,7 +38,7 @@ url = "{url}/vendors/{name}"
 ca_file = "ca.pem"
 profile = "{profile}"
 """
-PROFILES = {"dlt": "generic", "airbyte": "generic"}
+PROFILES = {"dlt": "generic", "airbyte": "generic", "pipeline": "github", "moving": "bluesky"}
 # Text that no client and no proxy must touch: quotes, line ends, more than ASCII.
 BODY = json.dumps({"text": "ünïcode\r\n\"quoted\"\\", "list": list(range(500))}).encode()
 

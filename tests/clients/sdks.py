@@ -6,6 +6,7 @@ forbear. What each one needs of a base URL is in the README, under "Pointing cli
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,10 @@ import openai
 import slack_sdk
 import stripe
 from dlt.sources.rest_api import rest_api_source
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "deploy/examples/dlt"))
+
+import pipeline  # noqa: E402
 
 
 def pygithub(base: str, _: Callable[[], None]) -> list[str]:
@@ -61,6 +66,10 @@ def dlt(base: str, _: Callable[[], None]) -> list[str]:
     return [order["name"] for order in source]
 
 
+def dlt_example(base: str, _: Callable[[], None]) -> list[str]:
+    return [issue["title"] for issue in pipeline.issues(base)]
+
+
 def airbyte(python: Path) -> Callable[[str, Callable[[], None]], list[str]]:
     """airbyte-cdk, which wants versions of its own, by the Python of another environment."""
 
@@ -81,4 +90,5 @@ ALL = {
     "slack_sdk": (slack, "slack", "/api/conversations.list"),
     "atproto": (bluesky, "bluesky", "/xrpc/app.bsky.feed.getAuthorFeed"),
     "dlt": (dlt, "dlt", "/orders"),
+    "dlt example": (dlt_example, "pipeline", "/repos/dlt-hub/dlt/issues"),
 }

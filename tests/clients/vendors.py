@@ -23,10 +23,24 @@ REFUSED = {
     # Sources that people write for an API of their own.
     "dlt": {"error": "too fast"},
     "airbyte": {"error": "too fast"},
+    # Those that the examples in deploy/ are written for, once more.
+    "pipeline": {"message": "You have exceeded a secondary rate limit", "documentation_url": ""},
+    "moving": {"error": "RateLimitExceeded", "message": "Rate Limit Exceeded"},
 }
 # Requests that are let through at once: what an SDK does before the listing.
 PREPARES = ("/rate_limit", "/xrpc/com.atproto.server.createSession", "/xrpc/app.bsky.actor.getProfile")
 DID = "did:plc:abcdefghijklmnopqrstuvwx"
+CID = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
+DAY = "2026-01-01T00:00:00Z"
+SOMEONE = {"did": DID, "handle": "someone.test"}
+# Where the SDK goes after a login, if nobody holds it: to a port on which nobody listens.
+MOVED = {
+    "@context": ["https://www.w3.org/ns/did/v1"],
+    "id": DID,
+    "service": [
+        {"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": "http://127.0.0.1:9"},
+    ],
+}
 
 
 def refusal(vendor: str, path: str) -> dict | None:
@@ -39,9 +53,11 @@ def answer(vendor: str, path: str, query: dict[str, str]) -> dict | list:
     match vendor, path:
         case "github", "/user/repos":
             return [{"id": number, "name": f"item-{number}"} for number in range(ITEMS)]
-        case "github", _ if path.endswith("/issues"):
+        case "github" | "pipeline", _ if path.endswith("/issues"):
+            numbers = range(ISSUES if vendor == "github" else ITEMS)
             first = (int(query["page"]) - 1) * int(query["per_page"])
-            return [{"number": number} for number in range(ISSUES)[first : first + int(query["per_page"])]]
+            shown = numbers[first : first + int(query["per_page"])]
+            return [{"id": number, "title": f"item-{number}"} for number in shown]
         case "github", "/rate_limit":
             return {"resources": {"core": {"limit": 5000, "remaining": 4999}}}
         case "stripe", "/v1/customers":
@@ -53,11 +69,16 @@ def answer(vendor: str, path: str, query: dict[str, str]) -> dict | list:
             channels = [{"id": f"C{number}", "name": f"item-{number}"} for number in items]
             cursor = str(items[-1]) if more else ""
             return {"ok": True, "channels": channels, "response_metadata": {"next_cursor": cursor}}
-        case "bluesky", "/xrpc/com.atproto.server.createSession":
-            return {"did": DID, "handle": "someone.test", "accessJwt": jwt(), "refreshJwt": jwt()}
+        case "bluesky" | "moving", "/xrpc/com.atproto.server.createSession":
+            session = {"did": DID, "handle": "someone.test", "accessJwt": jwt(), "refreshJwt": jwt()}
+            return session if vendor == "bluesky" else {**session, "didDoc": MOVED}
         case "bluesky", "/xrpc/app.bsky.actor.getProfile":
             return {"did": DID, "handle": "someone.test"}
-        case "bluesky", "/xrpc/app.bsky.feed.getAuthorFeed":
+        case "moving", "/xrpc/app.bsky.graph.getList":
+            owner = {"uri": f"at://{DID}/app.bsky.graph.list/1", "cid": CID, "name": "people", "creator": SOMEONE}
+            owner |= {"purpose": "app.bsky.graph.defs#curatelist", "indexedAt": DAY}
+            return {"list": owner, "items": [{"uri": f"at://{DID}/app.bsky.graph.listitem/1", "subject": SOMEONE}]}
+        case "bluesky" | "moving", "/xrpc/app.bsky.feed.getAuthorFeed":
             items, more = page(query.get("cursor", ""))
             rest = {"cursor": str(items[-1])} if more else {}
             return {"feed": [{"post": post(number)} for number in items], **rest}
@@ -76,13 +97,13 @@ def page(after: str) -> tuple[list[int], bool]:
 
 
 def post(number: int) -> dict:
-    record = {"$type": "app.bsky.feed.post", "text": f"item-{number}", "createdAt": "2026-01-01T00:00:00Z"}
+    record = {"$type": "app.bsky.feed.post", "text": f"item-{number}", "createdAt": DAY}
     return {
         "uri": f"at://{DID}/app.bsky.feed.post/{number}",
-        "cid": "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a",
-        "author": {"did": DID, "handle": "someone.test"},
+        "cid": CID,
+        "author": SOMEONE,
         "record": record,
-        "indexedAt": "2026-01-01T00:00:00Z",
+        "indexedAt": DAY,
     }
 
 

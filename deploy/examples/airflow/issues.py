@@ -23,12 +23,9 @@ def issues(repository: str) -> int:
     found: list[dict] = []
     page = 1
     while len(found) == (page - 1) * PER_PAGE:
-        answer = requests.get(
-            f"{GITHUB}/repos/{repository}/issues",
-            params={"state": "open", "per_page": PER_PAGE, "page": page},
-            headers=headers(context),
-            timeout=TIMEOUT,
-        )
+        query: dict[str, str | int] = {"state": "open", "per_page": PER_PAGE, "page": page}
+        url = f"{GITHUB}/repos/{repository}/issues"
+        answer = requests.get(url, params=query, headers=headers(context), timeout=TIMEOUT)
         found += checked(answer, context).json()
         page += 1
     return len(found)
