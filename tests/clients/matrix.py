@@ -32,13 +32,14 @@ ca_file = "ca.pem"
 hosts = ["api.test"]
 """
 # Each SDK meets its vendor's own profile, and no quota that another one used up.
-VENDOR = """
-[upstreams.{name}]
-url = "{url}/vendors/{name}"
-ca_file = "ca.pem"
-profile = "{profile}"
-"""
 PROFILES = {"dlt": "generic", "airbyte": "generic", "pipeline": "github", "moving": "bluesky"}
+for vendor in vendors.REFUSED:
+    CONFIGURATION += f"""
+[upstreams.{vendor}]
+url = "{{url}}/vendors/{vendor}"
+ca_file = "ca.pem"
+profile = "{PROFILES.get(vendor, vendor)}"
+"""
 # Text that no client and no proxy must touch: quotes, line ends, more than ASCII.
 BODY = json.dumps({"text": "ünïcode\r\n\"quoted\"\\", "list": list(range(500))}).encode()
 
@@ -46,11 +47,8 @@ BODY = json.dumps({"text": "ünïcode\r\n\"quoted\"\\", "list": list(range(500))
 class Forbear(sidecar.Forbear):
     """The built program, in front of the API and of each vendor's."""
 
-    def __init__(self, binary: Path, folder: Path, api: Api) -> None:
-        text = CONFIGURATION.format(url=api.url) + "".join(
-            VENDOR.format(name=name, url=api.url, profile=PROFILES.get(name, name)) for name in vendors.REFUSED
-        )
-        super().__init__(binary, folder, text)
+    def __init__(self, binary: Path, folder: Path, api: Api, configuration: str = CONFIGURATION) -> None:
+        super().__init__(binary, folder, configuration.format(url=api.url))
         self.url = f"{self.proxy}/api"
 
 
