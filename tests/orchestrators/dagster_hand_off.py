@@ -49,7 +49,7 @@ profile = "github"
 url = "{url}/vendors/moving"
 profile = "bluesky"
 """
-CLOSED = "/closed/15/dagster"
+CLOSED = "/closed/12/dagster"
 # How much later than named the step may start again.
 LATE_MAX = 2
 
@@ -120,11 +120,12 @@ def check_place(api: upstream.Api, forbear: sidecar.Forbear, folder: Path) -> st
     (given_away,) = when(Event.STEP_UP_FOR_RETRY, "refused")
     begun, again = when(Event.STEP_WORKER_STARTING, "refused")
     told = api.times(CLOSED)[0] + int(CLOSED.split("/")[2])
-    assert told <= again <= told + LATE_MAX, f"again {again - told:.2f} s after the time that was named"
-    assert all(at >= told for at in api.times(CLOSED)[1:]), "the API was asked before the time that it named"
-    assert api.requests(CLOSED) == 2, "the refusal was forbear's own, and the second start was enough"
     between = when(Event.STEP_START, "other") + when(Event.STEP_SUCCESS, "other")
     assert len(between) == 2 and all(begun < given_away < at < again for at in between), "the place was not free"
+    # On a busy machine the other step may need the place for longer.
+    assert told <= again <= max(told, *between) + LATE_MAX, f"again {again - told:.2f} s after the time that was named"
+    assert all(at >= told for at in api.times(CLOSED)[1:]), "the API was asked before the time that it named"
+    assert api.requests(CLOSED) == 2, "the refusal was forbear's own, and the second start was enough"
     return f"again {again - told:.2f} s after the time that was named"
 
 

@@ -62,7 +62,7 @@ def many() -> None:
 @dg.op(tags={"dagster/priority": "1"})
 def refused(context: dg.OpExecutionContext, api: Api) -> None:
     """Asks for what is closed; forbear may not hold it for that long."""
-    assert api.get(context, "closed/15/dagster") == {"open": True}
+    assert api.get(context, "closed/12/dagster") == {"open": True}
 
 
 @dg.op
@@ -72,7 +72,8 @@ def other() -> None:
 
 
 @dg.job(
-    executor_def=dg.multiprocess_executor.configured({"max_concurrent": 1}),
+    # Each step is a process of its own, forked from one that has imported everything.
+    executor_def=dg.multiprocess_executor.configured({"max_concurrent": 1, "start_method": {"forkserver": {}}}),
     resource_defs={"api": Api(base_url=os.environ.get("API_URL", "http://localhost"))},
 )
 def shared_place() -> None:
