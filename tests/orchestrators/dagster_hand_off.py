@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parents[1] / "deploy/examples"
@@ -48,6 +49,9 @@ profile = "github"
 [upstreams.bluesky]
 url = "{url}/vendors/moving"
 profile = "bluesky"
+[upstreams.dead]
+url = "http://127.0.0.1:9"
+retry.attempts_max = 1
 """
 CLOSED = "/closed/12/dagster"
 # How much later than named the step may start again.
@@ -156,6 +160,18 @@ def check_bluesky(_: upstream.Api, forbear: sidecar.Forbear, folder: Path) -> No
     assert attempts == {"200": 1 + 1 + 3, "429": 2}, attempts
 
 
+def check_sdk(_: upstream.Api, forbear: sidecar.Forbear) -> None:
+    """The hook of the Bluesky example is before the SDK's own exceptions."""
+    context = SimpleNamespace(run=SimpleNamespace(run_id="run", tags={}))
+    for name, expected in (("dead", dg.RetryRequested), ("nowhere", dg.Failure)):
+        bluesky = Bluesky(base_url=f"{forbear.proxy}/{name}", login="someone.test", password="password")
+        try:
+            bluesky.client(context)
+        except expected:
+            continue
+        raise AssertionError(f"{name} is no {expected.__name__}")
+
+
 def check_files() -> str:
     files = sorted(EXAMPLES.rglob("*.py"))
     command = [Path(sys.executable).with_name("ruff"), "check", "--isolated", "--no-cache", "--line-length", "120"]
@@ -188,6 +204,7 @@ def main() -> int:
         try:
             check("the example does its work through a refusal", check_example)
             check("the Bluesky example does its work through refusals, and stays behind forbear", check_bluesky, folder)
+            check("an SDK's failures reach Dagster by its hook", check_sdk)
             check("200 requests of an API that admits 25 a second, and no step fails", check_many)
             check("a refused step starts again as named, and gives its place away until then", check_place, folder)
         finally:
