@@ -125,6 +125,11 @@ impl Scope {
         self.check_phase(now)
     }
 
+    /// Whether one of `cost` units may go, and this share of each window stays, in percent.
+    pub fn check_reserve(&self, now: MonoTime, cost: u32, share: u64) -> Result<(), Closed> {
+        self.quotas.check_reserve(now, u64::from(cost), share, self.spent)
+    }
+
     /// An attempt may go.
     pub fn start(&mut self, now: MonoTime, cost: u32) {
         let units = u64::from(cost);

@@ -29,6 +29,7 @@ mod cool;
 mod force;
 mod locks;
 mod preflight;
+mod reserve;
 mod saved;
 mod settle;
 mod ticket;
@@ -42,6 +43,7 @@ pub use self::locks::Lock;
 use self::locks::Locks;
 use self::preflight::Held;
 pub use self::preflight::Preflight;
+use self::reserve::Seen;
 pub use self::saved::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 pub use self::ticket::{Answer, Ask, Context, Event, Grant, Permit, Refusal, Sent, Ticket};
 use self::ticket::{Rest, collect, too_late};
@@ -79,6 +81,7 @@ pub struct UpstreamPolicy {
     whole: Scope,
     budget: RetryBudget,
     held: Held,
+    seen: Seen,
     /// Changes whenever a barrier went up, so that a grant from before is looked at again.
     tightened: u64,
     /// Shared limits on whose lists this upstream stands.
@@ -122,6 +125,7 @@ impl UpstreamPolicy {
             whole: Scope::default(),
             budget: RetryBudget::default(),
             held: Held::default(),
+            seen: Seen::default(),
             tightened: 0,
             awaited: BTreeSet::new(),
             draining: false,
@@ -207,6 +211,7 @@ impl UpstreamPolicy {
             last_backoff: Duration::ZERO,
         };
         self.next_ticket += 1;
+        self.seen.note(cx.now, ticket.needs.band);
         self.line.unpark_due(cx.now);
         self.call_pools(&ticket.needs.pools);
         self.pump(cx);

@@ -125,6 +125,32 @@ fn a_backfill_of_ten_thousand_does_not_hold_an_interactive_run_up() {
 }
 
 #[test]
+fn a_backfill_leaves_an_interactive_run_its_share_of_a_quota() {
+    // Fifty in each ten seconds, told in every answer; the run wants twenty of them, and waits for
+    // none when it is alone.
+    let run = |backfill: usize| {
+        let mut world = world(1, 20_000);
+        let window = Duration::from_secs(10);
+        world.ups[0].model =
+            Model::new(Limiter::Fixed { max: 50, window }, Hints::ExactQuota, LATENCY);
+        add(
+            &mut world,
+            1,
+            &Client { think: Duration::from_millis(350), ..client(2, Band::Default) },
+        );
+        world.run_for(Duration::from_secs(11));
+        add(&mut world, backfill, &Client { requests: 1, ..client(9, Band::Backfill) });
+        world.run_for(Duration::from_secs(120));
+        (waits(&turns(&world, 2)), turns(&world, 9).len(), world.ups[0].seen.refused)
+    };
+    let (alone, beside) = (run(0), run(10_000));
+    println!("waits of {:.3?} s alone, {:.3?} s beside a backfill", alone.0, beside.0);
+    assert!(beside.0.1 <= alone.0.1 + 0.01, "{beside:?} instead of {alone:?}");
+    assert!(beside.1 >= 12 * 20, "the backfill gets the rest: {}", beside.1);
+    assert_eq!(beside.2, 0, "nothing is refused");
+}
+
+#[test]
 fn ten_backfills_do_not_outweigh_one_run_of_a_higher_band() {
     let mut world = world(1, 4000);
     for flow in 1..=10 {

@@ -72,6 +72,7 @@ impl Lane {
             | Place::Lock(_)
             | Place::Credential(_)
             | Place::Scope(..)
+            | Place::Reserve(..)
             | Place::House
             | Place::Route(_) => None,
         };

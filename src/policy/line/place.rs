@@ -84,6 +84,8 @@ pub enum Place {
     Credential(CredentialId),
     /// What it said to (bucket, credential).
     Scope(BucketId, CredentialId),
+    /// What a band leaves there for those that are more urgent.
+    Reserve(BucketId, CredentialId, Band),
     /// The upstream's own limit.
     House,
     /// A route's limit.
@@ -101,7 +103,8 @@ impl Place {
             | Self::Whole
             | Self::Lock(_)
             | Self::Credential(_)
-            | Self::Scope(..) => true,
+            | Self::Scope(..)
+            | Self::Reserve(..) => true,
             Self::House | Self::Route(_) | Self::Pool(_) => false,
         }
     }
@@ -121,6 +124,9 @@ impl Place {
             Self::Scope(bucket, credential) => {
                 let is_shared = credential == CredentialId::STRANGERS;
                 needs.bucket == bucket && (is_shared || needs.credential == credential)
+            }
+            Self::Reserve(bucket, credential, band) => {
+                needs.bucket == bucket && needs.credential == credential && needs.band == band
             }
             Self::Route(route) => needs.route == route,
             Self::Pool(pool) => needs.pools.contains(&pool),

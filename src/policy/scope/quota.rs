@@ -99,6 +99,31 @@ impl Quotas {
         closed.map_or(Ok(()), Err)
     }
 
+    /// Whether `cost` units may go, and a share of each window stays, in percent.
+    pub(super) fn check_reserve(
+        &self,
+        now: MonoTime,
+        cost: u64,
+        share: u64,
+        spent: Spent,
+    ) -> Result<(), Closed> {
+        let active = self.0.iter().filter(|quota| quota.pacing != Pacing::Off);
+        for state in active.filter_map(|quota| quota.state(now, spent)) {
+            let Some((limit, reset)) = state.limit.zip(state.reset) else { continue };
+            let stays = limit.saturating_mul(share) / 100;
+            // What costs more than a band may ever spend goes when everything is there.
+            let cost = cost.min(limit.saturating_sub(stays)).max(1);
+            if state.left < cost.saturating_add(stays) {
+                return Err(Closed {
+                    until: Some(reset),
+                    kind: WaitKind::Pacing,
+                    exhausted: false,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// `cost` units go.
     pub(super) fn take(&mut self, now: MonoTime, cost: u64, spent: Spent) {
         for quota in &mut self.0 {

@@ -11,7 +11,7 @@ use super::{
 use crate::policy::breaker::{Admission, Breaker, Held};
 use crate::policy::limits::{Limits, PoolId};
 use crate::policy::line::{
-    BucketId, CredentialId, Line, Needs, Obstacle, Place, RouteId, TicketId, Why,
+    Band, BucketId, CredentialId, Line, Needs, Obstacle, Place, RouteId, TicketId, Why,
 };
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::scope::{Closed, Scope};
@@ -171,7 +171,8 @@ impl UpstreamPolicy {
         let place = Place::Scope(key.0, key.1);
         let dearest = cost(&mut self.line, place);
         let (_, scope) = self.scope(cx, needs.bucket, needs.credential);
-        scope.check(now, dearest).map_err(|closed| closed_at(place, closed))
+        scope.check(now, dearest).map_err(|closed| closed_at(place, closed))?;
+        self.check_reserve(cx, needs)
     }
 
     /// A grant that was not used.
@@ -229,6 +230,9 @@ impl UpstreamPolicy {
             self.line.unpark_first(Place::Lock(permit.credential));
             self.line.unpark_first(Place::Credential(permit.credential));
             self.line.unpark_first(Place::Scope(bucket, credential));
+            for band in Band::ALL {
+                self.line.unpark_first(Place::Reserve(bucket, credential, band));
+            }
         }
     }
 
@@ -249,6 +253,7 @@ impl UpstreamPolicy {
             Place::Lock(needs.credential),
             Place::Credential(needs.credential),
             Place::Scope(bucket, credential),
+            Place::Reserve(bucket, credential, needs.band),
         ];
         let mut barriers = barriers.into_iter();
         let older = barriers.find(|place| self.line.waits_before(id, needs, *place))?;
