@@ -20,10 +20,11 @@ use super::limits::{PoolId, UpstreamId};
 use super::line::{BucketId, CredentialId, Line, Place, RouteId, TicketId};
 use super::outcome::Waits;
 use super::scope::Scope;
-use super::settings::{RouteSettings, UpstreamSettings};
+use super::settings::UpstreamSettings;
 use super::time::MonoTime;
 
 mod attempt;
+mod barriers;
 mod buckets;
 mod cool;
 mod force;
@@ -37,6 +38,7 @@ mod verdict;
 mod view;
 mod waiting;
 
+use self::barriers::route_settings;
 use self::buckets::Buckets;
 pub use self::force::Forced;
 pub use self::locks::Lock;
@@ -386,16 +388,6 @@ impl UpstreamPolicy {
     fn route(&mut self, id: RouteId) -> Option<&mut Route> {
         self.routes.get_mut(usize::from(id.0))
     }
-}
-
-/// The settings of a route, by the id under which the policy knows it.
-fn route_settings<'c>(
-    cfg: &'c UpstreamSettings,
-    routes: &[Route],
-    id: RouteId,
-) -> Option<&'c RouteSettings> {
-    let setting = routes.get(usize::from(id.0)).map_or(0, |route| route.setting);
-    cfg.routes.get(setting)
 }
 
 #[cfg(test)]

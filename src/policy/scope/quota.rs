@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Closed;
 use super::linear::Linear;
-use super::spent::{Rolling, Spent};
+use super::spent::{Rolling, Set, Spent};
 use super::told::{OnlyQuota, QuotaState, Refill, Told};
 use crate::policy::outcome::{QuotaReading, WaitKind};
 use crate::policy::settings::{Pacing, QuotaSettings};
@@ -45,14 +45,6 @@ struct Quota {
     pacing: Pacing,
     /// When the next place is due, if all that went had been spread evenly.
     due: MonoTime,
-}
-
-/// As the operator wrote it.
-#[derive(Debug)]
-struct Set {
-    requests: u64,
-    per: Duration,
-    rolling: Rolling,
 }
 
 impl Quotas {

@@ -21,6 +21,14 @@ pub(super) struct Spent {
     pub(super) unanswered: u64,
 }
 
+/// As the operator wrote it.
+#[derive(Debug)]
+pub(super) struct Set {
+    pub(super) requests: u64,
+    pub(super) per: Duration,
+    pub(super) rolling: Rolling,
+}
+
 /// Units that went within a sliding window.
 #[derive(Debug)]
 pub(super) struct Rolling {

@@ -54,7 +54,12 @@ impl UpstreamPolicy {
     pub fn rejoin(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket, plan: RetryPlan) {
         // Its answer was read to the end meanwhile, and what it said was put on disk.
         let meanwhile = cx.now.since(ticket.waiting_since);
-        ticket.waited.charge(WaitKind::Queue, meanwhile);
+        let kind = match plan.kind {
+            RepeatKind::Refused => WaitKind::Cooldown,
+            RepeatKind::Failure => WaitKind::Backoff,
+            RepeatKind::Once | RepeatKind::Stale => WaitKind::Queue,
+        };
+        ticket.waited.charge(kind, meanwhile);
         ticket.wait_left = ticket.wait_left.saturating_sub(meanwhile);
         ticket.waiting_since = cx.now;
         if plan.not_before > cx.now {
