@@ -174,7 +174,8 @@ impl Layout {
     /// What an upstream asks for: a secret, and certificates.
     fn access(&mut self, at: &str, credential: Option<&CredentialConfig>, tls: &TlsConfig) {
         let TlsConfig { ca_file, client_cert, client_key } = tls;
-        if let Some(CredentialConfig { header, value, source }) = credential {
+        // The prefix is part of the value, and the file of the source.
+        if let Some(CredentialConfig { header, value, source, prefix: _, file: _ }) = credential {
             self.put(at, &join(at, "credential"), "header", header.clone());
             self.put(at, &join(at, "credential"), "source", source.clone());
             self.put_secret(at, &join(at, "credential"), Some(value));

@@ -216,6 +216,10 @@ pub struct CredentialConfig {
     pub header: String,
     /// Prefix and secret together, checked to be a legal field value.
     pub value: Secret,
+    /// What stands before the secret in it.
+    pub prefix: String,
+    /// The file that has the secret; `None` if the environment has it, which never changes.
+    pub file: Option<PathBuf>,
     /// A name that may be shown: `file /run/secrets/github` or `env GITHUB_TOKEN`.
     pub source: String,
 }

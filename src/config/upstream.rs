@@ -13,7 +13,7 @@ use super::resolve::warn_if_open;
 use super::scope::{EffectiveValue, Resolver, Scope};
 use super::secret::Secret;
 use super::settings::{CredentialConfig, RouteConfig, RouteMatch, TlsConfig, UpstreamConfig};
-use super::sources::Sources;
+use super::sources::{FoundSecret, Sources};
 use super::spec;
 use super::value::{Value, print_match};
 use crate::policy::profile::{GENERIC, Profile as Dialect, Unit};
@@ -190,10 +190,11 @@ fn credential(
     }
     let header = resolver.value(&scope, "header");
     let prefix: String = resolver.value(&scope, "prefix");
-    let (secret, source) = sources.secret(resolver, &scope)?;
+    let FoundSecret { secret, source, file } = sources.secret(resolver, &scope)?;
     let origin = format!("{source}, {}", resolver.notes.place(&scope.span));
     resolver.effective.push(EffectiveValue { path: scope.path, value: "***".into(), origin });
-    Some(CredentialConfig { header, value: Secret::new(&format!("{prefix}{secret}")), source })
+    let value = Secret::new(&format!("{prefix}{secret}"));
+    Some(CredentialConfig { header, value, prefix, file, source })
 }
 
 fn tls(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, sources: &mut Sources<'_>) -> TlsConfig {

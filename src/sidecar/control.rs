@@ -157,6 +157,19 @@ impl Control {
         Ok(report)
     }
 
+    /// Reads the secret of an upstream again, which refused it. If it is another one by now, it is
+    /// put in force as by any reload, with everything else that has changed.
+    pub(super) fn renew_secret(&self, upstream: &str) {
+        let gateway = self.gateway();
+        let Some(upstream) = gateway.upstream(upstream) else { return };
+        let Some(credential) = &upstream.config.credential else { return };
+        if config::read_again(credential).is_some_and(|now| now != credential.value) {
+            tracing::info!(upstream = &*upstream.config.name, "refused, and there is a new secret");
+            // Problems have been logged, each with its place and its fix.
+            let _ = self.reload_now();
+        }
+    }
+
     fn tell(&self, kind: EventKind, detail: String) {
         let common = &self.gateway().common;
         let time = Moment(common.clock.wall());

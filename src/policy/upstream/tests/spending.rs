@@ -282,6 +282,26 @@ fn a_success_between_refusals_and_a_new_secret_leave_nothing_locked() {
 }
 
 #[test]
+fn what_was_refused_with_a_secret_that_is_one_no_more_counts_against_no_credential() {
+    let mut bench = Bench::new(|_| {});
+    for _ in 0..20 {
+        let mut ticket = bench.join_as(|_| {});
+        let (sent, permit) = bench.go(&mut ticket);
+        let outcome = Outcome { repeat: Repeat::Once, ..refused() };
+        let verdict = bench.settle(&mut ticket, sent, &permit, outcome);
+        bench.release(permit);
+        let Verdict::Retry(plan) = verdict else { panic!("{verdict:?}") };
+        bench.with(|policy, cx| policy.rejoin(cx, &mut ticket, plan));
+        let (sent, permit) = bench.go(&mut ticket);
+        let outcome = Outcome { repeat: Repeat::Once, ..refused() };
+        let again = bench.settle(&mut ticket, sent, &permit, outcome);
+        assert!(matches!(again, Verdict::GiveUp(_)), "once for each exchange: {again:?}");
+        bench.release(permit);
+    }
+    assert!(may_go(&mut bench, |_| {}));
+}
+
+#[test]
 fn whoever_names_no_credential_is_never_locked_out() {
     let mut bench = Bench::new(|_| {});
     (0..20).for_each(|_| bench.exchange(refused(), |ask| ask.needs.credential = CredentialId(0)));
