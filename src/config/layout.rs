@@ -123,6 +123,7 @@ impl Layout {
             buckets: _, // The profile's, as the next two are.
             costs: _,
             idempotency_key: _,
+            rewrite_links,
             credential,
             tls,
             key: _, // The default route has it, too.
@@ -152,6 +153,7 @@ impl Layout {
         {
             self.put(at, at, name, unit.map_or(NOT_SET, Unit::name).to_owned());
         }
+        self.put(at, at, "rewrite_links", rewrite_links.to_string());
         self.access(at, credential.as_ref(), tls);
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));

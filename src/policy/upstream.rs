@@ -28,6 +28,7 @@ mod buckets;
 mod cool;
 mod force;
 mod locks;
+mod preflight;
 mod saved;
 mod settle;
 mod ticket;
@@ -39,6 +40,8 @@ use self::buckets::Buckets;
 pub use self::force::Forced;
 pub use self::locks::Lock;
 use self::locks::Locks;
+use self::preflight::Held;
+pub use self::preflight::Preflight;
 pub use self::saved::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 pub use self::ticket::{Answer, Ask, Context, Event, Grant, Permit, Refusal, Sent, Ticket};
 use self::ticket::{Rest, collect, too_late};
@@ -72,6 +75,7 @@ pub struct UpstreamPolicy {
     tidy_at: MonoTime,
     whole: Scope,
     budget: RetryBudget,
+    held: Held,
     /// Changes whenever a barrier went up, so that a grant from before is looked at again.
     tightened: u64,
     /// Shared limits on whose lists this upstream stands.
@@ -113,6 +117,7 @@ impl UpstreamPolicy {
             tidy_at: MonoTime::ZERO,
             whole: Scope::default(),
             budget: RetryBudget::default(),
+            held: Held::default(),
             tightened: 0,
             awaited: BTreeSet::new(),
             draining: false,
@@ -168,22 +173,6 @@ impl UpstreamPolicy {
         self.configure_quotas(cfg);
         self.line.unpark_all();
         ids
-    }
-
-    /// What is left of a limit that was changed is judged anew; what went already still counts.
-    fn configure_quotas(&mut self, cfg: &UpstreamSettings) {
-        let keys: Vec<_> = self.scopes.keys().copied().collect();
-        for key in keys {
-            let rules = self.rules(cfg, key.0);
-            if let Some(scope) = self.scopes.get_mut(&key) {
-                scope.configure(&rules, cfg.pacing);
-            }
-        }
-        let rules = Self::wide_rules(cfg);
-        for scope in self.credentials.values_mut() {
-            scope.configure(&rules, cfg.pacing);
-        }
-        self.limits_credentials = !rules.is_empty();
     }
 
     /// Stands in line. Whoever can go at once may ask for it right away.
@@ -299,6 +288,7 @@ impl UpstreamPolicy {
     /// A place in flight is free.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up by its release")]
     pub fn release(&mut self, cx: &mut Context<'_>, permit: Permit) {
+        self.held.hear(cx.now.since(permit.since));
         self.give_back(cx, &permit);
         self.pump(cx);
     }

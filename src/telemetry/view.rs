@@ -145,6 +145,35 @@ pub struct LockView {
     pub remaining_ms: u64,
 }
 
+/// How long a number of requests would take now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreflightView {
+    /// Name of the upstream.
+    pub upstream: String,
+    /// Name of the route.
+    pub route: String,
+    /// How many more requests it is about.
+    pub requests: u32,
+    /// Until the last of them is answered, sent as fast as forbear lets them.
+    pub takes_ms: u64,
+    /// The same as a moment.
+    pub done_at: Moment,
+    /// Until the first of them may go.
+    pub starts_in_ms: u64,
+    /// What they wait for most: `concurrency`, `quota`, `refusals`, `cooldown` or `breaker`.
+    pub bound_by: String,
+    /// The name of the quota, if it is one that has a name.
+    pub quota: Option<String>,
+    /// Whose state it is from: the bucket and credential that were served last.
+    pub scope: Option<String>,
+    /// Exchanges that wait already and go before them.
+    pub queued: u32,
+    /// At once at most, as configured or learned.
+    pub in_flight_max: u32,
+    /// What one takes on average; `None` while nothing was answered yet.
+    pub per_request_ms: Option<u64>,
+}
+
 /// One route group of an upstream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteView {

@@ -4,6 +4,7 @@ forbear runs with the configuration of the README, and an authority to trust; li
 ports. Each check is one line; the last line counts them. The exit code is 0 if all passed.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import clients
+import pages
 from api import PAGES, RETRY_AFTER, Api, make_certificates
 
 CONFIGURATION = """
@@ -35,8 +37,8 @@ BODY = json.dumps({"text": "ünïcode\r\n\"quoted\"\\", "list": list(range(500))
 class Forbear:
     """The built program, with its listeners."""
 
-    def __init__(self, binary: Path, folder: Path, api: Api) -> None:
-        (folder / "config.toml").write_text(CONFIGURATION.format(url=api.url))
+    def __init__(self, binary: Path, folder: Path, api: Api, configuration: str = CONFIGURATION) -> None:
+        (folder / "config.toml").write_text(configuration.format(url=api.url))
         self.log = open(folder / "forbear.log", "wb")
         self.process = subprocess.Popen(
             [binary, "run", "-c", folder / "config.toml"],
@@ -185,6 +187,7 @@ def main(binary: Path) -> int:
             code = forbear.close()
             api.close()
         tell("forbear ends with 0 on SIGTERM", None if code == 0 else f"it ended with {code}")
+    pages.run(functools.partial(Forbear, binary), tell)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -79,6 +79,7 @@ impl UpstreamPolicy {
                 credential: needs.credential,
                 scope: key,
                 cost,
+                since: now,
                 pools: needs.pools.clone(),
                 in_pools,
             },

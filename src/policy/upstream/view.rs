@@ -187,7 +187,7 @@ impl UpstreamPolicy {
         images
     }
 
-    fn scope_name(&self, (bucket, credential): (BucketId, CredentialId)) -> String {
+    pub(super) fn scope_name(&self, (bucket, credential): (BucketId, CredentialId)) -> String {
         let kind = match bucket {
             BucketId::Route(_) => "route",
             BucketId::Named(_) => "bucket",

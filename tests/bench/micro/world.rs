@@ -137,7 +137,8 @@ pub(super) fn served() -> Outcome {
 /// 200, and so many left of the quota for the next minute.
 pub(super) fn served_of(remaining: u64) -> Outcome {
     let reset = Some(Duration::from_secs(60));
-    let quotas = vec![QuotaReading { name: None, limit: Some(5000), remaining, reset }];
+    let quotas =
+        vec![QuotaReading { name: None, limit: Some(5000), remaining, reset, window: None }];
     Outcome { reading: Reading { quotas, ..Reading::default() }, ..served() }
 }
 

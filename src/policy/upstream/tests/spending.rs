@@ -9,7 +9,7 @@ const CREDENTIAL: u64 = 7;
 const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
 
 fn told(name: Option<&str>, limit: u64, remaining: u64, reset: Option<Duration>) -> QuotaReading {
-    QuotaReading { name: name.map(Into::into), limit: Some(limit), remaining, reset }
+    QuotaReading { name: name.map(Into::into), limit: Some(limit), remaining, reset, window: None }
 }
 
 /// A good answer that tells of these quotas.
