@@ -123,6 +123,7 @@ impl Layout {
             buckets: _, // The profile's, as the next two are.
             costs: _,
             idempotency_key: _,
+            makes_idempotency_key,
             rewrite_links,
             credential,
             tls,
@@ -157,6 +158,8 @@ impl Layout {
         self.access(at, credential.as_ref(), tls);
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));
+        let key = if *makes_idempotency_key { "generate" } else { "forward" };
+        self.put(at, &join(at, "retry"), "idempotency_key", key.to_owned());
         self.put(at, at, "in_flight_max", in_flight_max.to_string());
         self.put(at, at, "queue_max", queue_max.to_string());
         self.put(at, at, "pacing", word(pacing));

@@ -149,6 +149,8 @@ pub struct UpstreamConfig {
     pub rewrite_links: bool,
     /// The field by which this API notices a repeat, besides `Idempotency-Key`; from the profile.
     pub idempotency_key: Option<HeaderName>,
+    /// Whether a request that needs such a field and has none gets one.
+    pub makes_idempotency_key: bool,
     /// Injected on the way up.
     pub credential: Option<CredentialConfig>,
     /// Trust and client certificate.

@@ -69,6 +69,7 @@ pub(super) fn resolve(
     let connect_timeout = resolver.value(&scope, "connect_timeout");
     let rewrite_links = resolver.value(&scope, "rewrite_links");
     let replay_body_max = resolver.value(&scope.table("retry"), "replay_body_max");
+    let makes_idempotency_key = makes_key(resolver, &scope.table("retry"), known);
     let Url { origin, base_path } = url?;
     Some(UpstreamConfig {
         name: name.into(),
@@ -81,6 +82,7 @@ pub(super) fn resolve(
         costs,
         rewrite_links,
         idempotency_key: profile.as_ref().and_then(|profile| profile.idempotency_key.clone()),
+        makes_idempotency_key,
         profile: profile.map(|profile| profile.name),
         dialect,
         credential,
@@ -275,6 +277,23 @@ fn timeout(
     let origin = format!("profile {}", profile.name);
     resolver.effective.push(EffectiveValue { path, value, origin });
     span
+}
+
+/// As it was typed, also in `[defaults]`; else where the API is known to be glad of a key.
+fn makes_key(
+    resolver: &mut Resolver<'_, '_>,
+    scope: &Scope<'_>,
+    profile: Option<&Profile>,
+) -> bool {
+    let (name, generate) = ("idempotency_key", "generate");
+    let known = profile.filter(|it| it.makes_idempotency_key && scope.depth(name).is_none());
+    let Some(profile) = known else {
+        return resolver.value::<String>(scope, name) == generate;
+    };
+    let (path, value) = (join(&scope.path, name), Value::Text(generate.to_owned()).print());
+    let origin = format!("profile {}", profile.name);
+    resolver.effective.push(EffectiveValue { path, value, origin });
+    true
 }
 
 fn configured_route(

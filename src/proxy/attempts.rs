@@ -205,6 +205,9 @@ async fn send(
     if let Some((name, value)) = secret {
         request.headers_mut().insert(name.clone(), value.clone());
     }
+    if let Some(key) = exchange.made_key {
+        key.put(request.headers_mut());
+    }
     let (head_timeout, idle_timeout) = exchange.timeouts(now);
     transport::send(&upstream.target, request, SendOptions { head_timeout, idle_timeout, fresh })
         .await

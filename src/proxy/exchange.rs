@@ -11,6 +11,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::directives::Directives;
+use super::made_key::MadeKey;
 use super::reject::Rejection;
 use crate::gateway::Gateway;
 use crate::gateway::upstream::Upstream;
@@ -47,6 +48,8 @@ pub(super) struct Exchange<'a> {
     pub(super) query: Option<&'a str>,
     pub(super) directives: &'a Directives,
     pub(super) safety: Safety,
+    /// Goes with every attempt.
+    pub(super) made_key: Option<&'a MadeKey>,
     /// The protocol to change to, if the client asked for one.
     pub(super) upgrade: Option<http::HeaderValue>,
     pub(super) body: &'a Replay,
