@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::support::binary::Binary;
+use crate::support::binary::{Binary, forbear, out};
 use crate::support::raw::{RawClient, RawResponse};
 use crate::support::world::{problem, request, retry_after};
 
@@ -172,6 +172,8 @@ async fn a_wrong_secret_is_told_at_once_then_locked_and_unlocked_by_a_new_one() 
     }
     assert_locked(&ask(&binary, "GET /api/x", None, b"").await);
     assert_eq!(api.seen().len(), 5);
+    let status = out(&forbear(["status", "--admin", &binary.admin_url()]).await);
+    assert!(status.contains("s (locked)") && status.is_ascii(), "{status}");
     // Nobody asks, so it is found by the look that is taken every second.
     binary.write("secret", "right");
     let has_none = |view: &Value| view["locks"].as_array().unwrap().is_empty();
@@ -185,14 +187,22 @@ async fn a_token_that_is_refused_five_times_in_a_row_is_locked_over_a_restart_an
     let api = Guarded::start("right").await;
     let configuration = format!("[upstreams.api]\nurl = \"{}\"\n", api.url);
     let mut binary = with_secret(&configuration, "").await;
+    let locked = "forbear_credentials_locked{upstream=\"api\"}";
+    assert_eq!(binary.metric(locked).await, 0.0);
     for _ in 0..5 {
         assert_eq!(ask(&binary, "GET /api/x", Some("wrong"), b"").await.status, 401);
     }
     assert_locked(&ask(&binary, "GET /api/x", Some("wrong"), b"").await);
+    assert_eq!(binary.metric(locked).await, 1.0);
     assert_eq!(ask(&binary, "GET /api/x", Some("right"), b"").await.status, 200);
     assert_eq!(ask(&binary, "GET /api/x", None, b"").await.status, 401, "nobody's is never locked");
     binary.signal(Signal::TERM);
     assert!(binary.ended().await.success());
+    let sql = "SELECT kind, upstream, detail FROM event WHERE kind = 'credential'";
+    let ledger = binary.folder().join("forbear.db");
+    let rows = forbear(["query", "--csv", sql, "--ledger", ledger.to_str().unwrap()]).await;
+    let rows = out(&rows);
+    assert!(rows.contains("credential,api,refused again and again: locked until 2"), "{rows}");
     let printed = binary.lines().join("\n");
     assert!(printed.contains("refused again and again") && !printed.contains("wrong"), "{printed}");
 
