@@ -151,6 +151,10 @@ async fn handle(
             relay_down(relay, upgrade, downstream, &exchange, teller, &connection).await
         }
         Err(rejection) => {
+            let ledger = &gateway.common.ledger;
+            if ledger.is_behind() {
+                Box::pin(ledger.kept()).await;
+            }
             // Where the body's framing was broken, the gate knows what was wrong with it.
             let rejection = connection.violation().map_or(rejection, Rejection::from);
             let unread = !expects_continue || body.bytes_seen() > 0;

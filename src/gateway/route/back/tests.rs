@@ -216,7 +216,9 @@ proptest! {
         // As the client would ask for it.
         let whole = if whole.starts_with('/') { format!("http://{host}{whole}") } else { whole };
         let Some(rest) = whole.strip_prefix("http://") else { return Ok(()) };
-        let (at, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (at, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        // RFC 9112 3.2.1: an empty path is sent as `/`.
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let Ok(uri) = path.parse::<http::Uri>() else { return Ok(()) };
         let parts = Request::builder().uri(uri).header("host", at).body(()).unwrap().into_parts().0;
         let again = Target::parse(&parts, local).unwrap();
