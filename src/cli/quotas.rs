@@ -71,11 +71,10 @@ pub(super) fn rows(upstreams: &[UpstreamView], bars: Bars) -> Vec<Vec<Cell>> {
 
 fn row(upstream: String, quota: &QuotaView, several: bool, bars: Bars) -> Vec<Cell> {
     let mut name = quota.bucket.clone();
-    for part in [quota.name.as_deref(), credential_of(quota).filter(|_| several)] {
-        if let Some(part) = part {
-            name.push(' ');
-            name.push_str(part);
-        }
+    let whose = credential_of(quota).filter(|_| several);
+    for part in quota.name.as_deref().into_iter().chain(whose) {
+        name.push(' ');
+        name.push_str(part);
     }
     let style = match quota.limit {
         _ if quota.remaining == 0 => AnsiColor::Red.on_default(),

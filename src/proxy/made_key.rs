@@ -43,12 +43,12 @@ pub(super) fn of(
     number: u64,
 ) -> (Safety, Option<MadeKey>) {
     let own = config.idempotency_key.as_ref();
-    match directives::safety(&parts.method, &parts.headers, directives, own) {
-        Safety::Unsafe if config.makes_idempotency_key => {
-            let key = MadeKey(own.unwrap_or(&KEY).clone(), uuid(number));
-            (Safety::Idempotent, Some(key))
-        }
-        safety => (safety, None),
+    let safety = directives::safety(&parts.method, &parts.headers, directives, own);
+    if safety == Safety::Unsafe && config.makes_idempotency_key {
+        let key = MadeKey(own.unwrap_or(&KEY).clone(), uuid(number));
+        (Safety::Idempotent, Some(key))
+    } else {
+        (safety, None)
     }
 }
 
