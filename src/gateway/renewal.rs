@@ -80,3 +80,66 @@ impl Renewal {
         self.in_force.load().as_ref().is_some_and(|now| now.0 == sent.0 && now.1 != sent.1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::gateway::clock::Clock;
+    use crate::telemetry::metrics::Metrics;
+
+    fn common() -> Arc<Common> {
+        let text = "[upstreams.a]\nurl = \"http://127.0.0.1:9\"\n";
+        let loaded = crate::config::load_str(text, "test.toml", &|_| None).unwrap();
+        Common::new(Clock::start(), Arc::new(Metrics::new()), &loaded.settings)
+    }
+
+    fn injected(value: &'static str) -> Arc<Injected> {
+        Arc::new((http::header::AUTHORIZATION, HeaderValue::from_static(value)))
+    }
+
+    /// How many of these find another secret, and how often was looked for it.
+    async fn asked_at_once(renewed: Option<&'static str>) -> (usize, u32) {
+        let (common, renewal) = (common(), Arc::new(Renewal::default()));
+        let looks = Arc::new(AtomicU32::new(0));
+        renewal.put(Some(injected("old")));
+        let (counting, putting) = (looks.clone(), renewal.clone());
+        common.look_by(Box::new(move |upstream| {
+            assert_eq!(upstream, "a");
+            counting.fetch_add(1, Ordering::SeqCst);
+            if let Some(new) = renewed {
+                putting.put(Some(injected(new)));
+            }
+        }));
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let (common, renewal) = (common.clone(), renewal.clone());
+            asking.spawn(async move {
+                renewal.has_other(&injected("old"), &common, &Arc::from("a")).await
+            });
+        }
+        let found = asking.join_all().await.into_iter().filter(|found| *found).count();
+        (found, looks.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn those_that_are_refused_at_once_share_one_look() {
+        assert_eq!(asked_at_once(Some("new")).await, (50, 1));
+        assert_eq!(asked_at_once(Some("old")).await, (0, 1));
+        assert_eq!(asked_at_once(None).await, (0, 1));
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_before_the_last_renewal_needs_no_look() {
+        let (common, renewal) = (common(), Renewal::default());
+        common.look_by(Box::new(|_| panic!("there is nothing to look for")));
+        renewal.put(Some(injected("new")));
+        assert!(renewal.has_other(&injected("old"), &common, &Arc::from("a")).await);
+        let newest = renewal.newest(&Some(injected("old"))).unwrap();
+        assert_eq!(newest.1, "new");
+        let other = Arc::new((http::header::COOKIE, HeaderValue::from_static("mine")));
+        assert_eq!(renewal.newest(&Some(other.clone())), Some(other), "of another field");
+        assert_eq!(renewal.newest(&None), None);
+    }
+}
