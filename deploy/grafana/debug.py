@@ -115,6 +115,14 @@ DEBUG = {
             "Refused again and again, and not sent until one may try again.",
             [("{{upstream}}", f"sum by (upstream) (forbear_credentials_locked{{{IU}}})")],
         ),
+        lines(
+            "Links",
+            "Addresses in answers that were led through forbear, by where they stood, and those that were not, by why; per second.",
+            [
+                ("{{where}}", rate("forbear_links_rewritten_total", "where", IU)),
+                ("not: {{reason}}", rate("forbear_links_untouched_total", "reason", IU)),
+            ],
+        ),
     ],
     "forbear itself": [
         lines(

@@ -285,14 +285,18 @@ impl Backend for Control {
         scope: Option<&str>,
     ) -> Result<UpstreamView, ControlError> {
         let (gateway, found) = self.find(upstream)?;
-        let route = scope.map(|scope| scope.strip_prefix("route ").unwrap_or(scope));
-        let cleared = found.state.with(|policy, cx| policy.clear_cooldowns(cx, route));
+        let cleared = found.state.with(|policy, cx| policy.clear_cooldowns(cx, scope));
         if let (0, Some(scope)) = (cleared, scope) {
             let view = found.view(gateway.common.clock.anchor());
             return Err(ControlError::UnknownPart {
                 upstream: upstream.to_owned(),
-                what: format!("cooldown of {scope}"),
-                known: view.cooldowns.into_iter().map(|cooldown| cooldown.scope).collect(),
+                what: format!("cooldown or lock of {scope}"),
+                known: view
+                    .cooldowns
+                    .into_iter()
+                    .map(|cooldown| cooldown.scope)
+                    .chain(view.locks.into_iter().map(|lock| lock.credential))
+                    .collect(),
             });
         }
         tracing::warn!(upstream, cleared, "cooldowns cleared by hand");

@@ -302,6 +302,28 @@ fn what_was_refused_with_a_secret_that_is_one_no_more_counts_against_no_credenti
 }
 
 #[test]
+fn a_person_clears_what_is_shown_under_one_name_and_nothing_else() {
+    let mut bench = Bench::new(|_| {});
+    for credential in [CREDENTIAL << 40, 8 << 40] {
+        for _ in 0..5 {
+            bench.exchange(refused(), |ask| ask.needs.credential = CredentialId(credential));
+        }
+    }
+    let mut clear =
+        |scope: Option<&str>| bench.with(|policy, cx| policy.clear_cooldowns(cx, scope));
+    assert_eq!(clear(Some("credential 000009")), 0);
+    assert_eq!(clear(Some("credential 000007")), 1);
+    assert_eq!(clear(Some("credential 000007")), 0);
+    let limited = end(Class::Throttled, Health::Alive, Repeat::Never, Some(60));
+    bench.exchange(limited, |ask| ask.needs.credential = CredentialId(CREDENTIAL << 40));
+    let mut clear =
+        |scope: Option<&str>| bench.with(|policy, cx| policy.clear_cooldowns(cx, scope));
+    assert_eq!(clear(Some("route other")), 0);
+    assert_eq!(clear(Some("route default, credential 000007")), 1);
+    assert_eq!(clear(None), 1, "the other lock");
+}
+
+#[test]
 fn whoever_names_no_credential_is_never_locked_out() {
     let mut bench = Bench::new(|_| {});
     (0..20).for_each(|_| bench.exchange(refused(), |ask| ask.needs.credential = CredentialId(0)));
