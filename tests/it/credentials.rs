@@ -203,6 +203,10 @@ async fn a_token_that_is_refused_five_times_in_a_row_is_locked_over_a_restart_an
     let rows = forbear(["query", "--csv", sql, "--ledger", ledger.to_str().unwrap()]).await;
     let rows = out(&rows);
     assert!(rows.contains("credential,api,refused again and again: locked until 2"), "{rows}");
+    let sql = "SELECT upstream, scope, times FROM v_locks";
+    let rows = forbear(["query", "--csv", sql, "--ledger", ledger.to_str().unwrap()]).await;
+    let rows = out(&rows);
+    assert!(rows.contains("\napi,credential ") && rows.lines().count() == 2, "{rows}");
     let printed = binary.lines().join("\n");
     assert!(printed.contains("refused again and again") && !printed.contains("wrong"), "{printed}");
 
