@@ -112,7 +112,8 @@
 //! | scope | what an upstream's word covers: a route with a credential, a credential, or all of it |
 //! | key | a named pool of permits that requests join |
 //! | permit, ticket | a place among those in flight; a place in line for one |
-//! | lane | tickets that need the same things |
+//! | lane | tickets of one flow that need the same things |
+//! | flow, band | whoever shares turns in a line, usually a run; how urgent it is |
 //! | wait | time spent inside forbear: `queue`, `pacing`, `cooldown`, `backoff` or `breaker` |
 //! | refusal, rejection | forbear's own answer, with a stable code |
 

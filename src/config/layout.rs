@@ -74,9 +74,10 @@ impl Layout {
         layout.put("", "limits", "in_flight_max", in_flight_max.to_string());
         layout.put("", "limits", "queue_max", queue_max.to_string());
         layout.put("", "limits", "replay_memory_max", print_size(*replay_memory_max));
-        for KeySettings { pattern, in_flight_max } in keys {
+        for KeySettings { pattern, in_flight_max, ordered } in keys {
             let table = layout.table(join("keys", pattern));
             layout.put(&table, &table, "in_flight_max", in_flight_max.to_string());
+            layout.put(&table, &table, "ordered", ordered.to_string());
         }
         for upstream in upstreams {
             layout.upstream(upstream);

@@ -60,6 +60,9 @@ pub struct UpstreamPolicy {
     granted: IdMap<TicketId, Grant>,
     /// Tickets in a pause of their own, between two attempts.
     resting: IdSet<TicketId>,
+    /// Tickets that gave their place in line up and have not asked since: what they had waited, and
+    /// when it was.
+    evicted: IdMap<TicketId, (Waits, MonoTime)>,
     next_ticket: u64,
     in_flight: u32,
     routes: Vec<Route>,
@@ -104,6 +107,7 @@ impl UpstreamPolicy {
             line: Line::default(),
             granted: IdMap::default(),
             resting: IdSet::default(),
+            evicted: IdMap::default(),
             next_ticket: 1,
             in_flight: 0,
             routes: Vec::new(),
@@ -209,8 +213,9 @@ impl UpstreamPolicy {
         if !self.line.has_lane(&ticket.needs)
             && self.yields_to(cx, ticket.id, &ticket.needs).is_none()
         {
-            match self.start(cx, &ticket.needs) {
+            match self.start(cx, ticket.id, &ticket.needs) {
                 Ok(grant) => {
+                    self.line.serve_passing(&ticket.needs);
                     ticket.granted = Some(grant);
                     return Ok(ticket);
                 }
@@ -221,9 +226,7 @@ impl UpstreamPolicy {
                 }
             }
         }
-        if self.line.len() >= usize::try_from(cx.cfg.queue_max).unwrap_or(usize::MAX)
-            || cx.limits.enter_queue().is_err()
-        {
+        if !self.make_room(cx, &ticket.needs) {
             self.forget_turns(cx);
             return Err(Refusal::QueueFull);
         }
@@ -234,6 +237,9 @@ impl UpstreamPolicy {
 
     /// May it send now?
     pub fn ask(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Answer {
+        if self.was_evicted(cx.now, ticket) {
+            return Answer::Refuse(Refusal::QueueFull);
+        }
         if let Some(grant) = ticket.granted.take().or_else(|| self.granted.remove(&ticket.id)) {
             match self.confirm(cx, ticket, grant) {
                 Some(grant) => return self.go(cx, ticket, grant),
@@ -268,6 +274,7 @@ impl UpstreamPolicy {
         if let Some(rest) = ticket.resting {
             self.end_rest(cx.now, &mut ticket, rest);
         }
+        self.was_evicted(cx.now, &mut ticket);
         if self.leave_line(cx, &mut ticket) {
             self.pump(cx);
             self.forget_turns(cx);

@@ -4,6 +4,7 @@
 //! Times are given twice, as an instant for records and as milliseconds from now for people who
 //! count down, because a reader may not share our clock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -34,6 +35,9 @@ pub struct UpstreamView {
     pub adaptive_limit: Option<u32>,
     /// Exchanges that wait.
     pub queued: u32,
+    /// How many of them are in which band, without those where nobody waits.
+    #[serde(default)]
+    pub queued_by_band: BTreeMap<String, u32>,
     /// Exchanges that may wait.
     pub queue_max: u32,
     /// 0.0 to 1.0.

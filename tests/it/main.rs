@@ -27,6 +27,8 @@ mod credentials;
 mod deadlines;
 /// What single APIs say, in bodies and in fields of their own.
 mod dialects;
+/// Whose turn it is in the queue.
+mod fairness;
 /// The happy path, per protocol pair.
 mod life;
 /// Pages and redirects that must not lead past forbear.

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use forbear::policy::line::CredentialId;
+use forbear::policy::line::{Band, CredentialId, FlowId};
 use forbear::policy::outcome::Safety;
 use forbear::policy::retry::Replay;
 use forbear::policy::settings::{Pacing, QuotaSettings, UpstreamSettings};
@@ -26,6 +26,9 @@ fn client() -> Client {
         credential: CredentialId(7),
         safety: Safety::Safe,
         keys: Vec::new(),
+        flow: FlowId::default(),
+        band: Band::Default,
+        cost: 1,
         replay: Replay::Ready,
         wait_max: Duration::from_secs(3600),
         patience: None,

@@ -343,7 +343,7 @@ impl UpstreamPolicy {
 
     /// The same, if anything stands in the way whose end is known.
     fn stands_closed_until(&mut self, cx: &Context<'_>, ticket: &Ticket) -> Option<MonoTime> {
-        self.check_barriers(cx, &ticket.needs).err()?.known_end()
+        self.check_barriers(cx, ticket.id, &ticket.needs).err()?.known_end()
     }
 }
 

@@ -202,6 +202,7 @@ fn gauges_show_the_state_of_the_moment_and_nothing_older() {
         quotas: vec![quota("core", 5000, 4000), quota("search", 30, 3)],
         in_flight: 3,
         queued: 4,
+        queued_by_band: Default::default(),
         ..UpstreamView::default()
     };
     let process = ProcessView { draining: true, listeners: vec![("proxy".into(), 9)] };
