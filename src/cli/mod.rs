@@ -19,6 +19,8 @@ pub mod check;
 
 pub mod client;
 
+mod quotas;
+
 pub mod status;
 
 pub mod control;

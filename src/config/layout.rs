@@ -124,6 +124,7 @@ impl Layout {
             buckets: _, // The profile's, as the next two are.
             costs: _,
             idempotency_key: _,
+            makes_idempotency_key,
             rewrite_links,
             credential,
             tls,
@@ -158,6 +159,8 @@ impl Layout {
         self.access(at, credential.as_ref(), tls);
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));
+        let key = if *makes_idempotency_key { "generate" } else { "forward" };
+        self.put(at, &join(at, "retry"), "idempotency_key", key.to_owned());
         self.put(at, at, "in_flight_max", in_flight_max.to_string());
         self.put(at, at, "queue_max", queue_max.to_string());
         self.put(at, at, "pacing", word(pacing));
@@ -177,7 +180,8 @@ impl Layout {
     /// What an upstream asks for: a secret, and certificates.
     fn access(&mut self, at: &str, credential: Option<&CredentialConfig>, tls: &TlsConfig) {
         let TlsConfig { ca_file, client_cert, client_key } = tls;
-        if let Some(CredentialConfig { header, value, source }) = credential {
+        // The prefix is part of the value, and the file of the source.
+        if let Some(CredentialConfig { header, value, source, prefix: _, file: _ }) = credential {
             self.put(at, &join(at, "credential"), "header", header.clone());
             self.put(at, &join(at, "credential"), "source", source.clone());
             self.put_secret(at, &join(at, "credential"), Some(value));

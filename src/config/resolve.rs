@@ -126,7 +126,7 @@ fn admin(
         );
         resolver.contradiction(&scope, "listen", fault);
     }
-    AdminSettings { listen, token: token.map(|(token, _)| Secret::new(&token)) }
+    AdminSettings { listen, token: token.map(|token| Secret::new(&token.secret)) }
 }
 
 fn metrics(resolver: &mut Resolver<'_, '_>, root: &Section) -> Option<SocketAddr> {

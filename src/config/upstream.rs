@@ -13,7 +13,7 @@ use super::resolve::warn_if_open;
 use super::scope::{EffectiveValue, Resolver, Scope};
 use super::secret::Secret;
 use super::settings::{CredentialConfig, RouteConfig, RouteMatch, TlsConfig, UpstreamConfig};
-use super::sources::Sources;
+use super::sources::{FoundSecret, Sources};
 use super::spec;
 use super::value::{Value, print_match};
 use crate::policy::profile::{GENERIC, Profile as Dialect, Unit};
@@ -69,6 +69,7 @@ pub(super) fn resolve(
     let connect_timeout = resolver.value(&scope, "connect_timeout");
     let rewrite_links = resolver.value(&scope, "rewrite_links");
     let replay_body_max = resolver.value(&scope.table("retry"), "replay_body_max");
+    let makes_idempotency_key = makes_key(resolver, &scope.table("retry"), known);
     let Url { origin, base_path } = url?;
     Some(UpstreamConfig {
         name: name.into(),
@@ -81,6 +82,7 @@ pub(super) fn resolve(
         costs,
         rewrite_links,
         idempotency_key: profile.as_ref().and_then(|profile| profile.idempotency_key.clone()),
+        makes_idempotency_key,
         profile: profile.map(|profile| profile.name),
         dialect,
         credential,
@@ -192,10 +194,11 @@ fn credential(
     }
     let header = resolver.value(&scope, "header");
     let prefix: String = resolver.value(&scope, "prefix");
-    let (secret, source) = sources.secret(resolver, &scope)?;
+    let FoundSecret { secret, source, file } = sources.secret(resolver, &scope)?;
     let origin = format!("{source}, {}", resolver.notes.place(&scope.span));
     resolver.effective.push(EffectiveValue { path: scope.path, value: "***".into(), origin });
-    Some(CredentialConfig { header, value: Secret::new(&format!("{prefix}{secret}")), source })
+    let value = Secret::new(&format!("{prefix}{secret}"));
+    Some(CredentialConfig { header, value, prefix, file, source })
 }
 
 fn tls(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, sources: &mut Sources<'_>) -> TlsConfig {
@@ -274,6 +277,23 @@ fn timeout(
     let origin = format!("profile {}", profile.name);
     resolver.effective.push(EffectiveValue { path, value, origin });
     span
+}
+
+/// As it was typed, also in `[defaults]`; else where the API is known to be glad of a key.
+fn makes_key(
+    resolver: &mut Resolver<'_, '_>,
+    scope: &Scope<'_>,
+    profile: Option<&Profile>,
+) -> bool {
+    let (name, generate) = ("idempotency_key", "generate");
+    let known = profile.filter(|it| it.makes_idempotency_key && scope.depth(name).is_none());
+    let Some(profile) = known else {
+        return resolver.value::<String>(scope, name) == generate;
+    };
+    let (path, value) = (join(&scope.path, name), Value::Text(generate.to_owned()).print());
+    let origin = format!("profile {}", profile.name);
+    resolver.effective.push(EffectiveValue { path, value, origin });
+    true
 }
 
 fn configured_route(

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
@@ -18,6 +18,8 @@ pub mod route;
 
 pub mod spending;
 
+pub mod renewal;
+
 mod path;
 
 mod prefixes;
@@ -27,6 +29,7 @@ pub mod upstream;
 pub mod view;
 
 use self::clock::Clock;
+use self::renewal::Look;
 use self::route::Routes;
 use self::spending::Spending;
 use self::upstream::{Upstream, UpstreamState};
@@ -77,6 +80,8 @@ pub struct Common {
     next_state: AtomicU32,
     events: broadcast::Sender<EventView>,
     salt: u128,
+    /// Where there are files to look at.
+    look: OnceLock<Look>,
 }
 
 /// Why a configuration cannot be put to work.
@@ -128,6 +133,7 @@ impl Gateway {
         self.replay_memory.set_max(self.settings.limits.replay_memory_max);
         for upstream in &self.upstreams {
             upstream.state.configure(&upstream.config.policy, &upstream.metrics);
+            upstream.state.renewal.put(upstream.head.injected.clone());
             if upstream.has_new_secret {
                 let credential = CredentialId(self.common.injected(&upstream.config));
                 upstream.state.with(|policy, cx| policy.unlock(cx, credential));
@@ -214,6 +220,7 @@ impl Common {
             next_state: AtomicU32::new(1),
             events: broadcast::channel(EVENT_BACKLOG).0,
             salt,
+            look: OnceLock::new(),
         })
     }
 
@@ -259,6 +266,19 @@ impl Common {
     /// it may be replaced, and its quota stays.
     pub fn injected(&self, config: &UpstreamConfig) -> u64 {
         config.credential.as_ref().map_or(0, |it| self.salted(it.source.as_bytes()))
+    }
+
+    /// From now on refused secrets are looked at again in this way; the first one counts.
+    pub fn look_by(&self, look: Look) {
+        // A second one would be a second sidecar on the same gateway, and there is none.
+        let _ = self.look.set(look);
+    }
+
+    /// Puts the secret of that upstream in force if there is a new one. May block.
+    fn look_at_secret(&self, upstream: &str) {
+        if let Some(look) = self.look.get() {
+            look(upstream);
+        }
     }
 
     /// Refuses new exchanges and those that wait, also at upstreams that a reload has removed.

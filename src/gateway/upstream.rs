@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::Common;
+use super::renewal::{Injected, Renewal};
 use super::spending::Spending;
 use crate::config::settings::{Origin, UpstreamConfig};
 use crate::policy::breaker::Transition;
@@ -57,6 +58,8 @@ pub struct UpstreamState {
     wakers: Mutex<HashMap<TicketId, Arc<Notify>>>,
     /// How an attempt failed that was the last to do so, in a few words.
     last_failure: Mutex<Option<Arc<str>>>,
+    /// The secret in force, where one is put on its requests.
+    pub renewal: Renewal,
     common: Arc<Common>,
 }
 
@@ -87,6 +90,7 @@ impl UpstreamState {
             }),
             wakers: Mutex::default(),
             last_failure: Mutex::default(),
+            renewal: Renewal::default(),
             common,
         }
     }
@@ -168,6 +172,11 @@ impl UpstreamState {
     /// The state as plain data, with the settings it was judged by.
     pub fn image(&self) -> UpstreamImage {
         self.with(|policy, cx| policy.image(cx))
+    }
+
+    /// Whether a refused secret is one no more; see [`Renewal`].
+    pub async fn is_renewed(&self, sent: &Injected) -> bool {
+        self.renewal.has_other(sent, &self.common, &self.name).await
     }
 
     /// Remembers how an attempt failed: `503 unhealthy`, `connect`.

@@ -55,6 +55,7 @@ pub(super) fn compile(own: File, source: &str) -> Result<Profile, String> {
             .map(|cost| Cost { route: cost.route.clone(), units: cost.units })
             .collect(),
         idempotency_key: idempotency_key.map_err(|problem| wrong(&problem))?,
+        makes_idempotency_key: file.makes_idempotency_key.unwrap_or(false),
         links: [&file.next_links[..], &file.next_paths, &file.session_links].concat(),
         attempt_timeout: time(&file.attempt_timeout).map_err(|problem| wrong(&problem))?,
         idle_timeout: time(&file.idle_timeout).map_err(|problem| wrong(&problem))?,
@@ -81,6 +82,7 @@ fn extended(own: &File, base: &File) -> File {
         window_is_wait: own.window_is_wait.or(base.window_is_wait),
         refused_may_be_processed: own.refused_may_be_processed.or(base.refused_may_be_processed),
         idempotency_key: own_or(&own.idempotency_key, &base.idempotency_key),
+        makes_idempotency_key: own.makes_idempotency_key.or(base.makes_idempotency_key),
         next_links: both(&own.next_links, &base.next_links),
         next_paths: both(&own.next_paths, &base.next_paths),
         session_links: both(&own.session_links, &base.session_links),

@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) window_is_wait: Option<bool>,
     pub(super) refused_may_be_processed: Option<bool>,
     pub(super) idempotency_key: Option<String>,
+    pub(super) makes_idempotency_key: Option<bool>,
     pub(super) next_links: Vec<String>,
     pub(super) next_paths: Vec<String>,
     pub(super) session_links: Vec<String>,

@@ -65,6 +65,8 @@ pub struct Profile {
     pub costs: Vec<Cost>,
     /// The field by which a request can be repeated safely, if the API has one.
     pub idempotency_key: Option<HeaderName>,
+    /// Whether requests without it may be given one: the API says that it does no harm.
+    pub makes_idempotency_key: bool,
     /// Where bodies have addresses of the API, as dotted paths.
     pub links: Vec<String>,
     /// Until the head of a response, where the usual time is too short.

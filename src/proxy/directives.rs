@@ -11,6 +11,7 @@ use http::header::{HeaderMap, HeaderValue};
 use http::{HeaderName, Method};
 
 use super::head::is_forbear;
+use super::made_key::KEY;
 use super::reject::{Rejection, shown};
 use crate::policy::line::Band;
 use crate::policy::outcome::Safety;
@@ -146,7 +147,6 @@ pub fn safety(
     directives: &Directives,
     own_key: Option<&HeaderName>,
 ) -> Safety {
-    const KEY: HeaderName = HeaderName::from_static("idempotency-key");
     let names = |name: &HeaderName| headers.get(name).is_some_and(|key| !key.is_empty());
     let has_key = || names(&KEY) || own_key.is_some_and(names);
     match *method {

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 
 use super::directives::Directives;
+use super::made_key::MadeKey;
 use super::reject::Rejection;
 use crate::gateway::Gateway;
 use crate::gateway::upstream::Upstream;
@@ -48,6 +49,8 @@ pub(super) struct Exchange<'a> {
     pub(super) query: Option<&'a str>,
     pub(super) directives: &'a Directives,
     pub(super) safety: Safety,
+    /// Goes with every attempt.
+    pub(super) made_key: Option<&'a MadeKey>,
     /// The protocol to change to, if the client asked for one.
     pub(super) upgrade: Option<HeaderValue>,
     pub(super) body: &'a Replay,

@@ -36,6 +36,8 @@ mod exchange;
 
 mod gate;
 
+mod made_key;
+
 mod links;
 
 mod reading;
@@ -122,6 +124,9 @@ async fn handle(
             return refuse(teller, rejection, body.as_ref(), &connection).await;
         }
     };
+    let number = next_number();
+    let (config, directives) = (&prepared.upstream.config, &prepared.directives);
+    let (safety, made_key) = made_key::of(&parts, directives, config, number);
     let exchange = Exchange {
         gateway: &gateway,
         upstream: &prepared.upstream,
@@ -129,22 +134,18 @@ async fn handle(
         parts: &parts,
         path: prepared.path,
         query: prepared.query,
-        directives: &prepared.directives,
-        safety: directives::safety(
-            &parts.method,
-            &parts.headers,
-            &prepared.directives,
-            prepared.upstream.config.idempotency_key.as_ref(),
-        ),
+        directives,
+        safety,
+        made_key: made_key.as_ref(),
         upgrade: head::upgrade(&parts),
         body: &body,
         expects_continue,
         anchor: teller.anchor,
         deadline: prepared.deadline,
-        number: next_number(),
+        number,
     };
     let keys = Keys::join(&gateway, &teller.story.keys);
-    match attempts::run(&exchange, &keys, &mut teller).await {
+    let mut response = match attempts::run(&exchange, &keys, &mut teller).await {
         Ok(relay) => {
             let upgrade = exchange.upgrade.clone();
             relay_down(relay, upgrade, downstream, &exchange, teller, &connection).await
@@ -159,7 +160,11 @@ async fn handle(
             let unread = !expects_continue || body.bytes_seen() > 0;
             refuse(teller, rejection, unread.then_some(&body), &connection).await
         }
+    };
+    if let Some(key) = made_key {
+        key.echo(response.headers_mut());
     }
+    response
 }
 
 /// A request that may go on.

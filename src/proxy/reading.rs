@@ -115,7 +115,9 @@ pub(super) fn judge(
             });
             let status = response.status().as_u16();
             let response = hints::Response { status, headers, body: body.as_deref(), received };
-            answered(response, &exchange.upstream.config.dialect).0
+            let (outcome, said) = answered(response, &exchange.upstream.config.dialect);
+            exchange.upstream.metrics.unread(said.unread.len());
+            outcome
         }
         Err(error) => {
             let failure = policy_failure(error.kind);

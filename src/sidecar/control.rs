@@ -159,6 +159,19 @@ impl Control {
         Ok(report)
     }
 
+    /// Reads the secret of an upstream again, which refused it. If it is another one by now, it is
+    /// put in force as by any reload, with everything else that has changed.
+    pub(super) fn renew_secret(&self, upstream: &str) {
+        let gateway = self.gateway();
+        let Some(upstream) = gateway.upstream(upstream) else { return };
+        let Some(credential) = &upstream.config.credential else { return };
+        if config::read_again(credential).is_some_and(|now| now != credential.value) {
+            tracing::info!(upstream = &*upstream.config.name, "refused, and there is a new secret");
+            // Problems have been logged, each with its place and its fix.
+            let _ = self.reload_now();
+        }
+    }
+
     fn tell(&self, kind: EventKind, detail: String) {
         let common = &self.gateway().common;
         let time = Moment(common.clock.wall());
@@ -272,14 +285,18 @@ impl Backend for Control {
         scope: Option<&str>,
     ) -> Result<UpstreamView, ControlError> {
         let (gateway, found) = self.find(upstream)?;
-        let route = scope.map(|scope| scope.strip_prefix("route ").unwrap_or(scope));
-        let cleared = found.state.with(|policy, cx| policy.clear_cooldowns(cx, route));
+        let cleared = found.state.with(|policy, cx| policy.clear_cooldowns(cx, scope));
         if let (0, Some(scope)) = (cleared, scope) {
             let view = found.view(gateway.common.clock.anchor());
             return Err(ControlError::UnknownPart {
                 upstream: upstream.to_owned(),
-                what: format!("cooldown of {scope}"),
-                known: view.cooldowns.into_iter().map(|cooldown| cooldown.scope).collect(),
+                what: format!("cooldown or lock of {scope}"),
+                known: view
+                    .cooldowns
+                    .into_iter()
+                    .map(|cooldown| cooldown.scope)
+                    .chain(view.locks.into_iter().map(|lock| lock.credential))
+                    .collect(),
             });
         }
         tracing::warn!(upstream, cleared, "cooldowns cleared by hand");

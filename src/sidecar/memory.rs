@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::settings::UpstreamConfig;
 use crate::gateway::view::url_of;
 use crate::gateway::{Gateway, Live};
 use crate::policy::breaker::{Circuit, SavedCircuit};
@@ -90,7 +91,8 @@ fn rows(gateway: &Gateway, before: &StateRows) -> StateRows {
         }
         for (credential, lock) in &saved.locks {
             let scope = SavedScope::Credential(*credential);
-            let data = of_scope(&scope, json!({ "times": lock.times }));
+            let secret = secret_of(gateway, &upstream.config, *credential);
+            let data = of_scope(&scope, json!({ "times": lock.times, "secret": secret }));
             put(LOCK, scope_name(&scope), None, Some(lock.until), data);
         }
     }
@@ -112,7 +114,11 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
                 BREAKER => state.breakers.extend(breaker(key, value, until, anchor.mono)),
                 COOLDOWN => state.cooldowns.extend(cooldown(value, until, anchor)),
                 QUOTA => state.quotas.extend(quota(value, until)),
-                LOCK => state.locks.extend(lock(value, until)),
+                LOCK => state.locks.extend(lock(value, until).filter(|(credential, _)| {
+                    // A corrected secret is not to blame for the one before it.
+                    let secret = secret_of(gateway, &upstream.config, *credential);
+                    value.data.get("secret").and_then(Value::as_str) == secret.as_deref()
+                })),
                 // Of another version.
                 _ => {}
             }
@@ -201,6 +207,19 @@ fn lock(value: &StateValue, until: Option<MonoTime>) -> Option<(CredentialId, Lo
     let SavedScope::Credential(credential) = scope_of(&value.data)? else { return None };
     let times = value.data.get("times").and_then(Value::as_u64).unwrap_or(1);
     Some((credential, Lock::restored(until?, u32::try_from(times).unwrap_or(u32::MAX))))
+}
+
+/// A salted hash of the secret that is put on the requests of an upstream, if that is the
+/// credential.
+fn secret_of(
+    gateway: &Gateway,
+    config: &UpstreamConfig,
+    credential: CredentialId,
+) -> Option<String> {
+    let common = &gateway.common;
+    let injected = config.credential.as_ref()?;
+    let is_injected = common.injected(config) == credential.0;
+    is_injected.then(|| format!("{:016x}", common.salted(injected.value.reveal().as_bytes())))
 }
 
 fn scope_of(data: &Value) -> Option<SavedScope> {

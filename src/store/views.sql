@@ -53,6 +53,14 @@ SELECT upstream, scope,
 FROM state
 WHERE kind = 'quota';
 
+DROP VIEW IF EXISTS v_locks;
+CREATE VIEW v_locks AS
+SELECT upstream, scope,
+       data ->> '$.times' AS times,
+       strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS retry_at
+FROM state
+WHERE kind = 'lock';
+
 DROP VIEW IF EXISTS v_backoff;
 CREATE VIEW v_backoff AS
 SELECT id AS request_id, upstream, attempts,

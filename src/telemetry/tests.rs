@@ -74,6 +74,7 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
         costs: Vec::new(),
         rewrite_links: true,
         idempotency_key: None,
+        makes_idempotency_key: false,
         credential: None,
         tls: TlsConfig::default(),
         key: None,

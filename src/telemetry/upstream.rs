@@ -32,7 +32,7 @@ pub struct UpstreamMetrics {
     errors: Closed<11>,
     retries: Closed<8>,
     exhausted: Closed<4>,
-    hints: Closed<5>,
+    hints: Closed<7>,
     /// Request bodies that could not be kept for a repeat.
     pub replay_unavailable: IntCounter,
     links_rewritten: Closed<5>,
@@ -155,6 +155,11 @@ impl UpstreamMetrics {
         self.links_untouched.count(reason);
     }
 
+    /// Counts fields about limits that could not be read.
+    pub fn unread(&self, fields: usize) {
+        (0..fields).for_each(|_| self.hints.count(names::HINT_INVALID));
+    }
+
     fn attempt(&self, attempt: &AttemptStory) {
         self.attempts.count(attempt.status);
         self.attempt_duration.observe(attempt.took.as_secs_f64());
@@ -162,7 +167,7 @@ impl UpstreamMetrics {
             self.errors.count(error);
         }
         if let Some(hint) = &attempt.hint {
-            self.hints.count(names::hint_form(hint.source));
+            self.hints.count(names::hint_form(hint));
         }
     }
 

@@ -76,6 +76,10 @@ async fn after_a_mixed_run() -> (FakeApi, Forbear) {
         get_with(&forbear, "/ill/items/4", "").await;
     }
     get_with(&forbear, "/ill/items/1", "Forbear-Wait: none\r\n").await;
+    api.script("/items/7", (0..5).map(|_| answer(401, &[])));
+    for _ in 0..5 {
+        get_with(&forbear, "/api/items/7", "Authorization: Bearer nobody's\r\n").await;
+    }
     let body = "x".repeat(2_000);
     let head = "POST /api/items HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n";
     ask(&forbear, &format!("{head}{body}")).await;

@@ -21,6 +21,8 @@ mod support {
 
 // The main job.
 
+/// Secrets that are renewed, and credentials that are locked.
+mod credentials;
 /// Deadlines, waits and the upstream's own times.
 mod deadlines;
 /// What single APIs say, in bodies and in fields of their own.

@@ -228,6 +228,12 @@ const RETRY: &[Setting] = &[
         "Bytes of a request body kept so that it can be sent again; 0B keeps none.",
     )
     .or("1MiB"),
+    Setting::new(
+        "idempotency_key",
+        Kind::Choice(&["forward", "generate"]),
+        "Whether a POST or PATCH without an idempotency key gets one, and may be repeated by it.",
+    )
+    .or("forward"),
 ];
 
 const FAILURES: Setting = Setting::new(

@@ -332,6 +332,26 @@ fn the_field_of_a_profile_makes_a_request_repeatable() {
 }
 
 #[test]
+fn idempotency_keys_are_made_where_that_is_typed_or_the_api_is_known_to_honour_them() {
+    let makes = |host: &str, more: &str| {
+        let text = format!("[upstreams.x]\nurl = \"https://{host}\"\n{more}");
+        upstream(&text).makes_idempotency_key
+    };
+    let typed = |word: &str| format!("[upstreams.x.retry]\nidempotency_key = \"{word}\"\n");
+    assert!(!makes("a.example", "") && !makes("api.openai.com", ""));
+    assert!(makes("a.example", &typed("generate")));
+    assert!(makes("api.stripe.com", ""));
+    assert!(!makes("api.stripe.com", &typed("forward")));
+    let everywhere = "[defaults.retry]\nidempotency_key = \"forward\"\n";
+    assert!(!makes("api.stripe.com", everywhere));
+    let found = good("[upstreams.x]\nurl = \"https://api.stripe.com\"\n");
+    assert_eq!(
+        origin_of(&found, "upstreams.x.retry.idempotency_key"),
+        ("\"generate\"".to_owned(), "profile stripe".to_owned())
+    );
+}
+
+#[test]
 fn a_profile_can_be_a_file_beside_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();

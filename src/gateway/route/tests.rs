@@ -42,6 +42,7 @@ pub(crate) fn upstream(name: &str, url: &str, patterns: &[&str]) -> UpstreamConf
         costs: Vec::new(),
         rewrite_links: true,
         idempotency_key: None,
+        makes_idempotency_key: false,
         credential: None,
         tls: TlsConfig::default(),
         key: None,

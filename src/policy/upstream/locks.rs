@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Context, Event, SCOPES_MAX, UpstreamPolicy};
 use crate::policy::hash::IdMap;
 use crate::policy::line::{CredentialId, Obstacle, Place, Why};
-use crate::policy::outcome::{Class, WaitKind};
+use crate::policy::outcome::{Class, Outcome, Repeat, WaitKind};
 use crate::policy::time::MonoTime;
 
 /// Refusals in a row that lock a credential.
@@ -101,13 +101,15 @@ impl UpstreamPolicy {
         &mut self,
         cx: &Context<'_>,
         credential: CredentialId,
-        class: Class,
+        outcome: &Outcome,
         sent_at: MonoTime,
     ) {
-        match class {
+        // Whoever names no credential is told to, and that says nothing of any. What may be repeated
+        // was sent with a secret that is one no more.
+        let counts = !Self::is_anonymous(credential) && outcome.repeat == Repeat::Never;
+        match outcome.class {
             Class::Ok => self.forget_lock(credential),
-            // Whoever names no credential is told to, and that says nothing of any.
-            Class::Credential if !Self::is_anonymous(credential) => {
+            Class::Credential if counts => {
                 self.refuse_credential(cx, credential, sent_at);
             }
             Class::Permanent

@@ -39,7 +39,7 @@ impl UpstreamPolicy {
         let in_flight = sent.in_flight;
         self.tell_breaker(cx, sent, permit, report);
         self.answered(permit, sent_at);
-        self.tell_lock(cx, permit.credential, report.outcome.class, sent_at);
+        self.tell_lock(cx, permit.credential, &report.outcome, sent_at);
         let named = self.hear_bucket(ticket.shape, &report.outcome.reading);
         let bucket = named.unwrap_or(permit.scope.0);
         ticket.needs.bucket = named.unwrap_or(ticket.needs.bucket);

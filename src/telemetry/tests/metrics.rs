@@ -35,6 +35,23 @@ fn a_recovered_exchange_is_counted_in_every_way_that_it_tells() {
 }
 
 #[test]
+fn a_wait_that_was_cut_and_a_field_that_cannot_be_read_are_counted_as_such() {
+    let metrics = Metrics::new();
+    let mut story = recovered();
+    if let Some(hint) = story.attempts.iter_mut().find_map(|attempt| attempt.hint.as_mut()) {
+        hint.wait = crate::policy::hints::WAIT_MAX;
+    }
+    let upstream = metrics.upstream(&github());
+    upstream.exchange(&story);
+    upstream.unread(3);
+    let text = text(&metrics);
+    for (form, expected) in [("capped", 1.0), ("invalid", 3.0), ("delta", 0.0), ("body", 0.0)] {
+        let series = format!(r#"forbear_retry_after_total{{form="{form}",upstream="github"}}"#);
+        assert_eq!(value(&text, &series), Some(expected), "{series}\n{text}");
+    }
+}
+
+#[test]
 fn an_attempt_without_a_status_counts_as_none_and_by_its_error() {
     let metrics = Metrics::new();
     let mut story = recovered();

@@ -285,6 +285,48 @@ fn a_success_between_refusals_and_a_new_secret_leave_nothing_locked() {
 }
 
 #[test]
+fn what_was_refused_with_a_secret_that_is_one_no_more_counts_against_no_credential() {
+    let mut bench = Bench::new(|_| {});
+    for _ in 0..20 {
+        let mut ticket = bench.join_as(|_| {});
+        let (sent, permit) = bench.go(&mut ticket);
+        let outcome = Outcome { repeat: Repeat::Once, ..refused() };
+        let verdict = bench.settle(&mut ticket, sent, &permit, outcome);
+        bench.release(permit);
+        let Verdict::Retry(plan) = verdict else { panic!("{verdict:?}") };
+        bench.with(|policy, cx| policy.rejoin(cx, &mut ticket, plan));
+        let (sent, permit) = bench.go(&mut ticket);
+        let outcome = Outcome { repeat: Repeat::Once, ..refused() };
+        let again = bench.settle(&mut ticket, sent, &permit, outcome);
+        assert!(matches!(again, Verdict::GiveUp(_)), "once for each exchange: {again:?}");
+        bench.release(permit);
+    }
+    assert!(may_go(&mut bench, |_| {}));
+}
+
+#[test]
+fn a_person_clears_what_is_shown_under_one_name_and_nothing_else() {
+    let mut bench = Bench::new(|_| {});
+    for credential in [CREDENTIAL << 40, 8 << 40] {
+        for _ in 0..5 {
+            bench.exchange(refused(), |ask| ask.needs.credential = CredentialId(credential));
+        }
+    }
+    let mut clear =
+        |scope: Option<&str>| bench.with(|policy, cx| policy.clear_cooldowns(cx, scope));
+    assert_eq!(clear(Some("credential 000009")), 0);
+    assert_eq!(clear(Some("credential 000007")), 1);
+    assert_eq!(clear(Some("credential 000007")), 0);
+    let limited = end(Class::Throttled, Health::Alive, Repeat::Never, Some(60));
+    bench.exchange(limited, |ask| ask.needs.credential = CredentialId(CREDENTIAL << 40));
+    let mut clear =
+        |scope: Option<&str>| bench.with(|policy, cx| policy.clear_cooldowns(cx, scope));
+    assert_eq!(clear(Some("route other")), 0);
+    assert_eq!(clear(Some("route default, credential 000007")), 1);
+    assert_eq!(clear(None), 1, "the other lock");
+}
+
+#[test]
 fn whoever_names_no_credential_is_never_locked_out() {
     let mut bench = Bench::new(|_| {});
     (0..20).for_each(|_| bench.exchange(refused(), |ask| ask.needs.credential = CredentialId(0)));
