@@ -14,7 +14,7 @@ use crate::policy::outcome::{Sent as Told, WaitKind};
 use crate::policy::retry::{Replay, RetryMode};
 use crate::policy::settings::{
     Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, Mode, Pacing,
-    RetrySettings,
+    RetrySettings, RouteSettings,
 };
 use crate::policy::time::{Draw, MonoTime};
 
