@@ -23,7 +23,7 @@ use crate::policy::outcome::{Class, Health, Outcome, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
-use crate::telemetry::story::{AttemptStory, Decision, Ending};
+use crate::telemetry::story::{AttemptStory, Decision, Ending, Story};
 use crate::transport::error::{SendError, SendErrorKind};
 use crate::transport::{self, BodyFault, ReplayState, ResponseBody, SendOptions};
 
@@ -96,7 +96,7 @@ pub(super) async fn run(
             return last_word(exchange, kept, decision, None, teller, out_of_time);
         }
         teller.story.notes.sending = true;
-        let mut result = send(exchange, sent_at, fresh).await;
+        let mut result = send(exchange, sent_at, fresh, &teller.story).await;
         // No further attempt can follow, so this counts a body once.
         if exchange.body.state() == ReplayState::Streamed {
             exchange.upstream.metrics.replay_unavailable.inc();
@@ -105,7 +105,8 @@ pub(super) async fn run(
         let took = headed.since(sent_at);
         let now = reading::look_ahead(exchange, &mut result, headed).await;
         let outcome = reading::judge(exchange, &result, now, took);
-        note_attempt(teller, &result, &outcome, took, before.waited);
+        let sent_after = sent_at.since(began);
+        note_attempt(teller, &result, &outcome, (sent_after, took), before.waited);
         if outcome.health == Health::Failure {
             let state = &exchange.upstream.state;
             let class = names::class(outcome.class);
@@ -179,6 +180,7 @@ async fn send(
     exchange: &Exchange<'_>,
     now: MonoTime,
     fresh: bool,
+    story: &Story,
 ) -> Result<Response<ResponseBody>, SendError> {
     let upstream = exchange.upstream;
     let head =
@@ -187,11 +189,14 @@ async fn send(
                 let body = exchange.body.attempt();
                 body.map(|body| head.map(|()| body)).ok_or_else(Rejection::internal)
             });
-    let request = head.map_err(|rejection| SendError {
+    let mut request = head.map_err(|rejection| SendError {
         kind: SendErrorKind::RequestBody,
         nothing_sent: true,
         detail: rejection.detail,
     })?;
+    if let Some(trace) = &story.trace {
+        trace.write(story.next_attempt(), request.headers_mut());
+    }
     let (head_timeout, idle_timeout) = exchange.timeouts(now);
     transport::send(&upstream.target, request, SendOptions { head_timeout, idle_timeout, fresh })
         .await
@@ -201,10 +206,10 @@ fn note_attempt(
     teller: &mut Teller,
     result: &Result<Response<ResponseBody>, SendError>,
     outcome: &Outcome,
-    took: Duration,
+    (sent_after, took): (Duration, Duration),
     waited: Waits,
 ) {
-    let n = u8::try_from(teller.story.attempts.len() + 1).unwrap_or(u8::MAX);
+    let n = teller.story.next_attempt();
     teller.story.notes.sending = false;
     teller.story.attempts.push(AttemptStory {
         n,
@@ -212,6 +217,7 @@ fn note_attempt(
         class: outcome.class,
         sent: outcome.sent,
         error: result.as_ref().err().map(|error| names::attempt_error(error.kind)),
+        sent_after,
         took,
         hint: outcome.reading.hint.clone(),
         waited,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use pin_project_lite::pin_project;
@@ -100,13 +100,14 @@ async fn handle(
     let request = match intake {
         Intake::Request(request) => request,
         Intake::Refused(violation) => {
-            let teller = Teller::begin(&gateway, Method::GET, "");
+            let teller = Teller::begin(&gateway, Method::GET, "", &HeaderMap::new());
             return refuse(teller, violation.into(), None, &connection).await;
         }
     };
     let (mut parts, incoming) = request.into_parts();
     let downstream = parts.extensions.remove::<OnUpgrade>();
-    let mut teller = Teller::begin(&gateway, parts.method.clone(), parts.uri.path());
+    let (path, headers) = (parts.uri.path(), &parts.headers);
+    let mut teller = Teller::begin(&gateway, parts.method.clone(), path, headers);
     let expects_continue = parts.headers.contains_key(EXPECT);
 
     let (prepared, body) = match prepare(&gateway, &parts, &connection, &mut teller) {
