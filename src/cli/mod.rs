@@ -25,6 +25,8 @@ pub mod control;
 
 pub mod explain;
 
+mod preflight;
+
 mod query;
 
 mod timeline;
@@ -52,6 +54,9 @@ pub fn main() -> ExitCode {
             control::finish(&args.admin, async |client| explain::explain(&client, &args).await)
         }
         Command::Query(args) => query::query(&args),
+        Command::Preflight(args) => {
+            control::finish(&args.admin, async |client| preflight::preflight(&client, &args).await)
+        }
         Command::Breaker(args) => {
             control::finish(&args.admin, async |client| control::breaker(&client, &args).await)
         }
@@ -151,6 +156,12 @@ Examples:
   forbear query 'SELECT * FROM v_runs'
   forbear query --csv 'SELECT * FROM v_fleet' > fleet.csv")]
     Query(QueryArgs),
+    /// Say how long a number of requests would take now, and what they would wait for
+    #[command(after_help = "\
+Examples:
+  forbear preflight github --requests 5000
+  forbear preflight github --requests 200 --route search --json | jq .takes_ms")]
+    Preflight(PreflightArgs),
     /// Override a breaker by hand, or give it back to itself
     #[command(after_help = "\
 Examples:
@@ -281,6 +292,24 @@ pub struct LedgerArgs {
     /// The configuration whose state.path is meant
     #[arg(short, long, value_name = "FILE", default_value = "config.toml", env = "FORBEAR_CONFIG")]
     config: PathBuf,
+}
+
+/// `forbear preflight`
+#[derive(Clone, Debug, Args)]
+pub struct PreflightArgs {
+    /// Name of the upstream
+    pub upstream: String,
+    /// How many more requests it is about
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests: u32,
+    /// The route they go by, if it is not the default one
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// For machines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 /// `forbear breaker`

@@ -126,7 +126,7 @@ fn show(name: &str, toml: bool) -> Result<String, String> {
         put("cost", &format!("{}: {}", cost.route, cost.units));
     }
     put("idempotency", profile.idempotency_key.as_ref().map_or("", |name| name.as_str()));
-    put("next page", &profile.next_links.join(", "));
+    put("links", &profile.links.join(", "));
     for (label, time) in
         [("head within", profile.attempt_timeout), ("pieces", profile.idle_timeout)]
     {

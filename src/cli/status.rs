@@ -177,7 +177,7 @@ fn quota(view: &QuotaView) -> Cell {
 }
 
 /// Rounded up: "0s" would say that it is over.
-fn span(ms: u64) -> String {
+pub(super) fn span(ms: u64) -> String {
     let seconds = ms.div_ceil(1000);
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, s) => format!("{s}s"),

@@ -212,6 +212,7 @@ fn the_status_table_reads_at_a_glance() {
         in_flight_max: 16,
         adaptive_limit: Some(8),
         queued: 12,
+        queued_by_band: Default::default(),
         queue_max: 1000,
         retry_budget_remaining_ratio: 0.85,
         ..UpstreamView::default()

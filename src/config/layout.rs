@@ -78,9 +78,10 @@ impl Layout {
         layout.put("", "limits", "in_flight_max", in_flight_max.to_string());
         layout.put("", "limits", "queue_max", queue_max.to_string());
         layout.put("", "limits", "replay_memory_max", print_size(*replay_memory_max));
-        for KeySettings { pattern, in_flight_max } in keys {
+        for KeySettings { pattern, in_flight_max, ordered } in keys {
             let table = layout.table(join("keys", pattern));
             layout.put(&table, &table, "in_flight_max", in_flight_max.to_string());
+            layout.put(&table, &table, "ordered", ordered.to_string());
         }
         for upstream in upstreams {
             layout.upstream(upstream);
@@ -139,6 +140,7 @@ impl Layout {
             buckets: _, // The profile's, as the next two are.
             costs: _,
             idempotency_key: _,
+            rewrite_links,
             credential,
             tls,
             key: _, // The default route has it, too.
@@ -168,6 +170,7 @@ impl Layout {
         {
             self.put(at, at, name, unit.map_or(NOT_SET, Unit::name).to_owned());
         }
+        self.put(at, at, "rewrite_links", rewrite_links.to_string());
         self.access(at, credential.as_ref(), tls);
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));

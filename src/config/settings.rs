@@ -162,6 +162,8 @@ pub struct UpstreamConfig {
     pub buckets: Vec<(RouteMatch, Arc<str>)>,
     /// What requests cost that cost more than one unit; from the profile.
     pub costs: Vec<(RouteMatch, u32)>,
+    /// Whether addresses of configured upstreams in its answers are made to lead through forbear.
+    pub rewrite_links: bool,
     /// The field by which this API notices a repeat, besides `Idempotency-Key`; from the profile.
     pub idempotency_key: Option<HeaderName>,
     /// Injected on the way up.

@@ -67,6 +67,7 @@ pub(super) fn resolve(
     };
     let (buckets, costs) = known.map(spending).unwrap_or_default();
     let connect_timeout = resolver.value(&scope, "connect_timeout");
+    let rewrite_links = resolver.value(&scope, "rewrite_links");
     let replay_body_max = resolver.value(&scope.table("retry"), "replay_body_max");
     let Url { origin, base_path } = url?;
     Some(UpstreamConfig {
@@ -78,6 +79,7 @@ pub(super) fn resolve(
         listen: listen.first().copied(),
         buckets,
         costs,
+        rewrite_links,
         idempotency_key: profile.as_ref().and_then(|profile| profile.idempotency_key.clone()),
         profile: profile.map(|profile| profile.name),
         dialect,

@@ -4,7 +4,8 @@
 //! of its `hosts`, named in an absolute target or in `Host`; its prefix, the longest first. What
 //! that costs hardly depends on how many upstreams there are, as long as few share one host.
 //!
-//! Routes of an upstream are tried in the order of the configuration; the first match wins.
+//! Routes of an upstream are tried in the order of the configuration; the first match wins. `back` is
+//! the opposite direction: from an address that an upstream names to one that leads here.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -319,6 +320,10 @@ impl Pattern {
             }
     }
 }
+
+mod back;
+
+pub use self::back::{Back, Rewritten, WayBack};
 
 #[cfg(test)]
 pub(crate) mod tests;

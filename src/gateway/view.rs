@@ -102,6 +102,11 @@ impl Upstream {
             in_flight_max: config.policy.in_flight_max,
             adaptive_limit: image.adaptive_limit,
             queued: u32::try_from(image.queued).unwrap_or(u32::MAX),
+            queued_by_band: image
+                .queued_by_band
+                .iter()
+                .map(|(band, n)| (band.name().to_owned(), *n))
+                .collect(),
             queue_max: config.policy.queue_max,
             retry_budget_remaining_ratio: image.budget_left,
             routes: routes.collect(),

@@ -154,8 +154,8 @@ impl<'a> Interpretation<'a> {
         let applies = |quota: &&Quota<'_>| self.limited || !quota.is_of_category;
         let quotas = self.quotas.iter().filter(applies).filter_map(|quota| {
             let name = Some(&*quota.name).filter(|name| !name.is_empty()).map(Into::into);
-            let Quota { limit, reset, .. } = *quota;
-            Some(QuotaReading { name, limit, remaining: quota.remaining?, reset })
+            let Quota { limit, reset, window, .. } = *quota;
+            Some(QuotaReading { name, limit, remaining: quota.remaining?, reset, window })
         });
         let bucket = self.bucket.filter(|name| (1..=BUCKET_NAME_MAX).contains(&name.len()));
         Reading {

@@ -171,6 +171,8 @@ pub struct QuotaReading {
     pub remaining: u64,
     /// Until it is renewed, from the moment of receipt.
     pub reset: Option<Duration>,
+    /// The length of its window, where told.
+    pub window: Option<Duration>,
 }
 
 /// Everything a response says about limits. The seam where further dialects plug in.

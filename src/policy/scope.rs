@@ -18,6 +18,7 @@ use super::settings::{Pacing, QuotaSettings};
 use super::time::MonoTime;
 
 mod cycle;
+mod forecast;
 mod linear;
 mod quota;
 mod saved;
@@ -25,9 +26,10 @@ mod spent;
 mod told;
 
 use self::cycle::{Cycle, Phase};
+pub use self::forecast::Bound;
 use self::quota::Quotas;
-pub use self::quota::{OnlyQuota, QuotaState};
 use self::spent::Spent;
+pub use self::told::{OnlyQuota, QuotaState};
 
 /// Added to a hint: one percent, at most this (never earlier than told).
 const MARGIN_MAX: Duration = Duration::from_secs(1);

@@ -152,6 +152,8 @@ pub struct KeySettings {
     pub pattern: Arc<str>,
     /// Exchanges in flight at most; at least 1.
     pub in_flight_max: u32,
+    /// Whether exchanges are sent strictly in the order of arrival; then the limit is 1.
+    pub ordered: bool,
 }
 
 /// Limits of the whole process.

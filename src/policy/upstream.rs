@@ -28,6 +28,7 @@ mod buckets;
 mod cool;
 mod force;
 mod locks;
+mod preflight;
 mod saved;
 mod settle;
 mod ticket;
@@ -39,6 +40,8 @@ use self::buckets::Buckets;
 pub use self::force::Forced;
 pub use self::locks::Lock;
 use self::locks::Locks;
+use self::preflight::Held;
+pub use self::preflight::Preflight;
 pub use self::saved::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 pub use self::ticket::{Answer, Ask, Context, Event, Grant, Permit, Refusal, Sent, Ticket};
 use self::ticket::{Rest, collect, too_late};
@@ -57,6 +60,9 @@ pub struct UpstreamPolicy {
     granted: IdMap<TicketId, Grant>,
     /// Tickets in a pause of their own, between two attempts.
     resting: IdSet<TicketId>,
+    /// Tickets that gave their place in line up and have not asked since: what they had waited, and
+    /// when it was.
+    evicted: IdMap<TicketId, (Waits, MonoTime)>,
     next_ticket: u64,
     in_flight: u32,
     routes: Vec<Route>,
@@ -72,6 +78,7 @@ pub struct UpstreamPolicy {
     tidy_at: MonoTime,
     whole: Scope,
     budget: RetryBudget,
+    held: Held,
     /// Changes whenever a barrier went up, so that a grant from before is looked at again.
     tightened: u64,
     /// Shared limits on whose lists this upstream stands.
@@ -100,6 +107,7 @@ impl UpstreamPolicy {
             line: Line::default(),
             granted: IdMap::default(),
             resting: IdSet::default(),
+            evicted: IdMap::default(),
             next_ticket: 1,
             in_flight: 0,
             routes: Vec::new(),
@@ -113,6 +121,7 @@ impl UpstreamPolicy {
             tidy_at: MonoTime::ZERO,
             whole: Scope::default(),
             budget: RetryBudget::default(),
+            held: Held::default(),
             tightened: 0,
             awaited: BTreeSet::new(),
             draining: false,
@@ -170,22 +179,6 @@ impl UpstreamPolicy {
         ids
     }
 
-    /// What is left of a limit that was changed is judged anew; what went already still counts.
-    fn configure_quotas(&mut self, cfg: &UpstreamSettings) {
-        let keys: Vec<_> = self.scopes.keys().copied().collect();
-        for key in keys {
-            let rules = self.rules(cfg, key.0);
-            if let Some(scope) = self.scopes.get_mut(&key) {
-                scope.configure(&rules, cfg.pacing);
-            }
-        }
-        let rules = Self::wide_rules(cfg);
-        for scope in self.credentials.values_mut() {
-            scope.configure(&rules, cfg.pacing);
-        }
-        self.limits_credentials = !rules.is_empty();
-    }
-
     /// Stands in line. Whoever can go at once may ask for it right away.
     ///
     /// # Errors
@@ -220,8 +213,9 @@ impl UpstreamPolicy {
         if !self.line.has_lane(&ticket.needs)
             && self.yields_to(cx, ticket.id, &ticket.needs).is_none()
         {
-            match self.start(cx, &ticket.needs) {
+            match self.start(cx, ticket.id, &ticket.needs) {
                 Ok(grant) => {
+                    self.line.serve_passing(&ticket.needs);
                     ticket.granted = Some(grant);
                     return Ok(ticket);
                 }
@@ -232,9 +226,7 @@ impl UpstreamPolicy {
                 }
             }
         }
-        if self.line.len() >= usize::try_from(cx.cfg.queue_max).unwrap_or(usize::MAX)
-            || cx.limits.enter_queue().is_err()
-        {
+        if !self.make_room(cx, &ticket.needs) {
             self.forget_turns(cx);
             return Err(Refusal::QueueFull);
         }
@@ -245,6 +237,9 @@ impl UpstreamPolicy {
 
     /// May it send now?
     pub fn ask(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Answer {
+        if self.was_evicted(cx.now, ticket) {
+            return Answer::Refuse(Refusal::QueueFull);
+        }
         if let Some(grant) = ticket.granted.take().or_else(|| self.granted.remove(&ticket.id)) {
             match self.confirm(cx, ticket, grant) {
                 Some(grant) => return self.go(cx, ticket, grant),
@@ -279,6 +274,7 @@ impl UpstreamPolicy {
         if let Some(rest) = ticket.resting {
             self.end_rest(cx.now, &mut ticket, rest);
         }
+        self.was_evicted(cx.now, &mut ticket);
         if self.leave_line(cx, &mut ticket) {
             self.pump(cx);
             self.forget_turns(cx);
@@ -299,6 +295,7 @@ impl UpstreamPolicy {
     /// A place in flight is free.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up by its release")]
     pub fn release(&mut self, cx: &mut Context<'_>, permit: Permit) {
+        self.held.hear(cx.now.since(permit.since));
         self.give_back(cx, &permit);
         self.pump(cx);
     }

@@ -21,6 +21,8 @@ pub(super) struct File {
     pub(super) refused_may_be_processed: Option<bool>,
     pub(super) idempotency_key: Option<String>,
     pub(super) next_links: Vec<String>,
+    pub(super) next_paths: Vec<String>,
+    pub(super) session_links: Vec<String>,
     pub(super) attempt_timeout: Option<String>,
     pub(super) idle_timeout: Option<String>,
     pub(super) fields: Vec<Field>,

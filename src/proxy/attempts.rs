@@ -123,7 +123,13 @@ pub(super) async fn run(
             retry_mode: exchange.retry_mode(),
             draws: [Common::draw(), Common::draw()],
         };
-        let plan = match place.settle(&mut in_flight, &report, now) {
+        let verdict = place.settle(&mut in_flight, &report, now);
+        let ledger = &exchange.gateway.common.ledger;
+        if ledger.is_behind() {
+            // Boxed, so that exchanges that learned nothing do not carry what this needs.
+            Box::pin(ledger.kept()).await;
+        }
+        let plan = match verdict {
             Verdict::Retry(plan) => plan,
             verdict @ (Verdict::Relay | Verdict::GiveUp(_)) => {
                 let final_one =

@@ -45,14 +45,18 @@ impl Place {
         let (method, path) = (&exchange.parts.method, exchange.path);
         let spending = &exchange.upstream.spending;
         let cost = exchange.directives.cost.unwrap_or_else(|| spending.cost(method, path));
+        let credential = CredentialId(exchange.credential());
         let ask = Ask {
             needs: Needs {
                 route,
                 bucket: spending.bucket(method, path, route),
                 cost,
-                credential: CredentialId(exchange.credential()),
+                credential,
                 safety: exchange.safety,
                 pools: keys.pools.clone(),
+                numbers: keys.numbers.clone(),
+                flow: exchange.flow(credential),
+                band: exchange.directives.priority.unwrap_or_default(),
             },
             shape: spending::shape(method, path),
             wait_max: exchange.wait_max(),

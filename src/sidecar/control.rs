@@ -14,6 +14,7 @@ use crate::config::{self, Loaded};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
 use crate::policy::breaker::Force;
+use crate::policy::scope::Bound;
 use crate::serve::ListenerId;
 use crate::serve::shutdown::Load;
 use crate::store::read::{self, Answer, Question};
@@ -21,7 +22,8 @@ use crate::telemetry::access::AccessLogger;
 use crate::telemetry::names;
 use crate::telemetry::scrape;
 use crate::telemetry::view::{
-    EventKind, EventView, KeyView, Moment, ProcessView, Readiness, ReloadReport, UpstreamView,
+    EventKind, EventView, KeyView, Moment, PreflightView, ProcessView, Readiness, ReloadReport,
+    UpstreamView,
 };
 use crate::telemetry::writer::LogWriter;
 
@@ -289,6 +291,45 @@ impl Backend for Control {
             detail: format!("{cleared} cleared by hand"),
         });
         Ok(found.view(gateway.common.clock.anchor()))
+    }
+
+    fn preflight(
+        &self,
+        upstream: &str,
+        route: &str,
+        requests: u32,
+    ) -> Result<PreflightView, ControlError> {
+        let (gateway, found) = self.find(upstream)?;
+        let routes = || found.config.policy.routes.iter().map(|route| &route.name);
+        let told = routes()
+            .any(|known| **known == *route)
+            .then(|| found.state.with(|policy, cx| policy.preflight(cx, route, requests)));
+        let Some(told) = told.flatten() else {
+            return Err(ControlError::UnknownPart {
+                upstream: upstream.to_owned(),
+                what: format!("route {route}"),
+                known: routes().map(|route| route.to_string()).collect(),
+            });
+        };
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let anchor = gateway.common.clock.anchor();
+        Ok(PreflightView {
+            upstream: upstream.to_owned(),
+            route: route.to_owned(),
+            requests,
+            takes_ms: ms(told.takes),
+            done_at: Moment(anchor.wall(anchor.mono + told.takes)),
+            starts_in_ms: ms(told.starts_in),
+            bound_by: told.bound_by.name().to_owned(),
+            quota: match told.bound_by {
+                Bound::Quota(name) => name.map(|name| name.to_string()),
+                Bound::Concurrency | Bound::Refusals | Bound::Cooldown | Bound::Breaker => None,
+            },
+            scope: told.scope,
+            queued: u32::try_from(told.queued).unwrap_or(u32::MAX),
+            in_flight_max: told.in_flight_max,
+            per_request_ms: told.per_request.map(ms),
+        })
     }
 
     fn ask_ledger(&self, question: Question) -> Asking<'_> {

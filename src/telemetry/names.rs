@@ -132,6 +132,10 @@ catalogue! {
     DRAINING = "forbear_draining", Gauge, [], "1 once the process has been asked to end.";
     REPLAY_UNAVAILABLE = "forbear_replay_unavailable_total", Counter, ["upstream"],
         "Request bodies that could not be kept for a repeat.";
+    LINKS_REWRITTEN = "forbear_links_rewritten_total", Counter, ["upstream", "where"],
+        "Addresses in answers that were changed to lead through forbear, by where they stood.";
+    LINKS_UNTOUCHED = "forbear_links_untouched_total", Counter, ["upstream", "reason"],
+        "Addresses, and bodies that may have some, that were left as they came, by why.";
     LOG_LINES_DROPPED = "forbear_log_lines_dropped_total", Counter, [],
         "Log lines dropped because the log could not be written fast enough.";
     PANICS = "forbear_panics_total", Counter, [], "Panics that were caught; each one is a bug.";
@@ -179,6 +183,19 @@ pub const RETRY_REASONS: [&str; 8] = [
     "timeout",
     "reset",
     "stale",
+];
+/// Label `where` of rewritten links.
+pub const LINK_PLACES: [&str; 5] = ["link", "location", "content_location", "refresh", "body"];
+/// Label `reason` of links that were left as they came: what they name, or why a body was not read.
+pub const LINK_REASONS: [&str; 8] = [
+    "foreign",
+    "unreachable",
+    "no_transform",
+    "coding",
+    "partial",
+    "too_large",
+    "too_slow",
+    "not_json",
 ];
 /// Label `form` of hints; milliseconds are a delta, too.
 pub const HINT_FORMS: [&str; 5] = ["delta", "date", "ratelimit_header", "body", "profile"];

@@ -72,6 +72,7 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
         dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
         buckets: Vec::new(),
         costs: Vec::new(),
+        rewrite_links: true,
         idempotency_key: None,
         credential: None,
         tls: TlsConfig::default(),

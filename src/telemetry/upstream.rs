@@ -35,6 +35,8 @@ pub struct UpstreamMetrics {
     hints: Closed<5>,
     /// Request bodies that could not be kept for a repeat.
     pub replay_unavailable: IntCounter,
+    links_rewritten: Closed<5>,
+    links_untouched: Closed<8>,
 }
 
 struct RouteMetrics {
@@ -87,6 +89,8 @@ impl UpstreamMetrics {
             exhausted: Closed::new(&families.exhausted, name, names::EXHAUSTED_BY),
             hints: Closed::new(&families.retry_after, name, names::HINT_FORMS),
             replay_unavailable: families.replay_unavailable.with_label_values(&[name]),
+            links_rewritten: Closed::new(&families.links_rewritten, name, names::LINK_PLACES),
+            links_untouched: Closed::new(&families.links_untouched, name, names::LINK_REASONS),
         }
     }
 
@@ -139,6 +143,16 @@ impl UpstreamMetrics {
     pub fn transition(&self, breaker: &str, from: BreakerState, to: BreakerState) {
         let labels = [&self.name, breaker, from.name(), to.name()];
         self.transitions.with_label_values(&labels).inc();
+    }
+
+    /// Counts an address that was changed; `place` is one of [`names::LINK_PLACES`].
+    pub fn link_rewritten(&self, place: &'static str) {
+        self.links_rewritten.count(place);
+    }
+
+    /// Counts what was left as it came; `reason` is one of [`names::LINK_REASONS`].
+    pub fn links_untouched(&self, reason: &'static str) {
+        self.links_untouched.count(reason);
     }
 
     fn attempt(&self, attempt: &AttemptStory) {

@@ -4,6 +4,7 @@
 //! Times are given twice, as an instant for records and as milliseconds from now for people who
 //! count down, because a reader may not share our clock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -34,6 +35,9 @@ pub struct UpstreamView {
     pub adaptive_limit: Option<u32>,
     /// Exchanges that wait.
     pub queued: u32,
+    /// How many of them are in which band, without those where nobody waits.
+    #[serde(default)]
+    pub queued_by_band: BTreeMap<String, u32>,
     /// Exchanges that may wait.
     pub queue_max: u32,
     /// 0.0 to 1.0.
@@ -143,6 +147,35 @@ pub struct LockView {
     pub until: Moment,
     /// The same, from now.
     pub remaining_ms: u64,
+}
+
+/// How long a number of requests would take now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreflightView {
+    /// Name of the upstream.
+    pub upstream: String,
+    /// Name of the route.
+    pub route: String,
+    /// How many more requests it is about.
+    pub requests: u32,
+    /// Until the last of them is answered, sent as fast as forbear lets them.
+    pub takes_ms: u64,
+    /// The same as a moment.
+    pub done_at: Moment,
+    /// Until the first of them may go.
+    pub starts_in_ms: u64,
+    /// What they wait for most: `concurrency`, `quota`, `refusals`, `cooldown` or `breaker`.
+    pub bound_by: String,
+    /// The name of the quota, if it is one that has a name.
+    pub quota: Option<String>,
+    /// Whose state it is from: the bucket and credential that were served last.
+    pub scope: Option<String>,
+    /// Exchanges that wait already and go before them.
+    pub queued: u32,
+    /// At once at most, as configured or learned.
+    pub in_flight_max: u32,
+    /// What one takes on average; `None` while nothing was answered yet.
+    pub per_request_ms: Option<u64>,
 }
 
 /// One route group of an upstream.

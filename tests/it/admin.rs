@@ -49,7 +49,12 @@ async fn after_a_mixed_run() -> (FakeApi, Forbear) {
          [upstreams.dead]\nurl = \"http://127.0.0.1:9\"\nretry.backoff_base = \"1ms\"\n",
         url = api.url()
     ));
-    let quota = [("ratelimit-limit", "9"), ("ratelimit-remaining", "8"), ("ratelimit-reset", "60")];
+    let quota = [
+        ("ratelimit-limit", "9"),
+        ("ratelimit-remaining", "8"),
+        ("ratelimit-reset", "60"),
+        ("link", "</items/2>; rel=next, <https://other.example/>; rel=license"),
+    ];
     api.script("/items/1", [answer(200, &quota)]);
     api.script("/items/2", [answer(502, &[])]);
     api.script("/items/3", [answer(429, &[("retry-after", "1")])]);

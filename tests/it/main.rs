@@ -25,14 +25,19 @@ mod support {
 mod deadlines;
 /// What single APIs say, in bodies and in fields of their own.
 mod dialects;
+/// Whose turn it is in the queue.
+mod fairness;
 /// The happy path, per protocol pair.
 mod life;
+/// Pages and redirects that must not lead past forbear.
+mod links;
 /// Shadow mode, and breakers set by hand.
 mod overrides;
 /// Permits, queue places and requests whose answer was lost.
 mod permits;
 /// Many clients against APIs that limit and fail.
 mod policies;
+mod preflight;
 /// forbear's own words, and the upstream's last one.
 mod refusals;
 /// What is sent again, and what never.

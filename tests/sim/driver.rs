@@ -11,7 +11,7 @@ use forbear::policy::time::{Draw, MonoTime, WallTime};
 use forbear::policy::upstream::{Answer, Ask, GiveUp, Report, Verdict};
 
 use crate::model::{ATTEMPT_TIMEOUT, Reply};
-use crate::world::{Due, Exchange, Said, State, World};
+use crate::world::{Due, Exchange, Said, State, Turn, World};
 
 impl World {
     pub(super) fn arrive(&mut self, number: usize) {
@@ -26,13 +26,18 @@ impl World {
             client.keys.iter().filter_map(|key| self.limits.join(key)).collect();
         pools.sort_unstable();
         let route = self.route_id(client.up, client.route);
+        let numbered = |id: &PoolId| Some((*id, self.limits.number(*id)?));
+        let numbers: Vec<_> = pools.iter().filter_map(numbered).collect();
         let needs = Needs {
             route,
             bucket: BucketId::Route(route),
-            cost: 1,
             credential: client.credential,
             safety: client.safety,
             pools: pools.into(),
+            numbers: (!numbers.is_empty()).then(|| numbers.into()),
+            flow: client.flow,
+            band: client.band,
+            cost: client.cost,
         };
         let deadline = client.patience.map_or(MonoTime::MAX, |patience| self.now + patience);
         let ask = Ask { needs: needs.clone(), shape: 0, wait_max: client.wait_max, deadline };
@@ -105,13 +110,16 @@ impl World {
                 Said::Wait(until)
             }
             Answer::Go(grant) => {
-                exchange.waits += grant.waited.total();
+                let waited = grant.waited.total();
+                exchange.waits += waited;
                 exchange.sends += 1;
                 let is_first = exchange.sends == 1;
                 let needs = exchange.needs.clone();
                 let (sent, permit) = grant.split();
                 let seen = &mut self.ups[up].seen;
                 seen.sent += 1;
+                let flow = needs.flow;
+                seen.turns.push(Turn { at: now, exchange: id, flow, waited });
                 if is_first {
                     seen.firsts.push(now);
                 }
@@ -290,6 +298,9 @@ impl World {
     pub(super) fn leave_keys(&mut self, needs: &Needs) {
         for pool in &*needs.pools {
             self.limits.leave(*pool);
+        }
+        for (pool, number) in needs.numbers.iter().flat_map(|numbers| &**numbers) {
+            self.limits.pass_on(*pool, *number);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use forbear::policy::breaker::Force;
-use forbear::policy::line::CredentialId;
+use forbear::policy::line::{Band, CredentialId, FlowId};
 use forbear::policy::outcome::Safety;
 use forbear::policy::retry::Replay;
 use forbear::policy::settings::{
@@ -110,12 +110,20 @@ pub fn world(seed: u64) -> World {
 }
 
 fn random_limits(rng: &mut fastrand::Rng) -> LimitSettings {
-    let key = |pattern: &str, in_flight_max| KeySettings { pattern: pattern.into(), in_flight_max };
+    let key = |pattern: &str, in_flight_max| KeySettings {
+        pattern: pattern.into(),
+        in_flight_max,
+        ordered: false,
+    };
     LimitSettings {
         in_flight_max: [1, 3, 8, 128][rng.usize(0..4)],
         queue_max: [0, 5, 4000, 4000][rng.usize(0..4)],
         replay_memory_max: 0,
-        keys: vec![key("ingestion", rng.u32(1..4)), key("tenant:*", rng.u32(1..3))],
+        keys: vec![
+            key("ingestion", rng.u32(1..4)),
+            key("tenant:*", rng.u32(1..3)),
+            KeySettings { pattern: "ledger".into(), in_flight_max: 1, ordered: true },
+        ],
     }
 }
 
@@ -185,6 +193,9 @@ fn random_client(rng: &mut fastrand::Rng, ups: usize) -> Client {
     if rng.u8(0..3) == 0 {
         keys.push(format!("tenant:{}", rng.u8(0..4)));
     }
+    if rng.u8(0..6) == 0 {
+        keys.push("ledger".to_owned());
+    }
     let patience = (Duration::from_millis(50), Duration::from_secs(40));
     Client {
         up: rng.usize(0..ups),
@@ -193,6 +204,9 @@ fn random_client(rng: &mut fastrand::Rng, ups: usize) -> Client {
         credential: CredentialId(rng.u64(0..3)),
         safety: [Safety::Safe, Safety::Idempotent, Safety::Unsafe][rng.usize(0..3)],
         keys,
+        flow: FlowId(rng.u64(0..4)),
+        band: Band::ALL[rng.usize(0..5)],
+        cost: [1, 1, 1, 20][rng.usize(0..4)],
         replay: [Replay::Ready, Replay::Ready, Replay::Impossible][rng.usize(0..3)],
         wait_max: [
             Duration::ZERO,

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use forbear::policy::line::CredentialId;
+use forbear::policy::line::{Band, CredentialId, FlowId};
 use forbear::policy::outcome::Safety;
 use forbear::policy::retry::Replay;
 use forbear::policy::settings::{Pacing, QuotaSettings, UpstreamSettings};
@@ -19,26 +19,32 @@ use crate::world::{Client, World};
 
 const LATENCY: Duration = Duration::from_millis(50);
 
+fn client() -> Client {
+    Client {
+        up: 0,
+        route: 0,
+        credential: CredentialId(7),
+        safety: Safety::Safe,
+        keys: Vec::new(),
+        flow: FlowId::default(),
+        band: Band::Default,
+        cost: 1,
+        replay: Replay::Ready,
+        wait_max: Duration::from_secs(3600),
+        patience: None,
+        think: Duration::from_millis(1),
+        requests: u32::MAX,
+        leaves: 0,
+    }
+}
+
 fn finished(seed: u64, model: Model, clients: u32, job: u32, settings: UpstreamSettings) -> World {
     let mut world = World::new(seed, limits());
     world.strict = false;
     world.job = job;
     world.add_upstream(settings, model);
     for _ in 0..clients {
-        let client = Client {
-            up: 0,
-            route: 0,
-            credential: CredentialId(7),
-            safety: Safety::Safe,
-            keys: Vec::new(),
-            replay: Replay::Ready,
-            wait_max: Duration::from_secs(3600),
-            patience: None,
-            think: Duration::from_millis(1),
-            requests: u32::MAX,
-            leaves: 0,
-        };
-        world.add_client(client, Duration::ZERO);
+        world.add_client(client(), Duration::ZERO);
     }
     world.run();
     world
@@ -153,5 +159,42 @@ fn a_limit_that_only_the_operator_knows_is_kept_and_used_up() {
             let late = if pacing == Pacing::Smooth { 10.0 } else { 0.0 };
             assert!(took <= optimum * 1.03 + late, "{limiter:?}, {pacing:?}: {took:.2} s");
         }
+    }
+}
+
+#[test]
+fn a_preflight_says_how_long_it_then_takes() {
+    let exact = Hints::ExactQuota;
+    let window = Duration::from_secs(10);
+    let concurrency = Limiter::Concurrency { max: 4 };
+    for (limiter, hints, quotas) in [
+        (Limiter::Open, Hints::None, false),
+        (Limiter::Fixed { max: 100, window }, exact, false),
+        (Limiter::Sliding { max: 100, window }, exact, false),
+        (Limiter::Bucket { per_second: 10.0, burst: 20.0 }, exact, false),
+        (Limiter::Fixed { max: 50, window }, Hints::Seconds, false),
+        (Limiter::Open, Hints::None, true),
+        (concurrency, Hints::None, false),
+    ] {
+        let mut settings = upstream();
+        if quotas {
+            let (requests, pacing) = (50, Pacing::Observe);
+            settings.quotas =
+                vec![QuotaSettings { name: "known".into(), requests, per: window, pacing }];
+        }
+        let model = Model::new(limiter.clone(), hints, LATENCY);
+        let mut world = finished(1, model, 32, 300, settings);
+        let told = world.with(0, |policy, cx| policy.preflight(cx, "default", 700));
+        let told = told.expect("the route exists");
+        let began = world.now;
+        world.job = 700;
+        for _ in 0..32 {
+            world.add_client(client(), Duration::ZERO);
+        }
+        world.run();
+        let took = world.ups[0].seen.last_good.since(began).as_secs_f64();
+        let ratio = told.takes.as_secs_f64() / took;
+        println!("{limiter:?}, {hints:?}: told {told:?}, took {took:.2} s: {ratio:.3}");
+        assert!((0.9..=1.1).contains(&ratio), "{limiter:?}: {told:?}, took {took:.2} s");
     }
 }

@@ -12,6 +12,7 @@
 )]
 
 mod driver;
+mod fairness;
 mod history;
 mod honest;
 mod model;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use forbear::policy::line::CredentialId;
+use forbear::policy::line::{Band, CredentialId, FlowId};
 use forbear::policy::outcome::Safety;
 use forbear::policy::retry::Replay;
 use forbear::policy::time::MonoTime;
@@ -56,6 +56,9 @@ fn finished(seed: u64, model: Model, job: u32) -> World {
             credential: CredentialId(7),
             safety: Safety::Safe,
             keys: Vec::new(),
+            flow: FlowId::default(),
+            band: Band::default(),
+            cost: 1,
             replay: Replay::Ready,
             wait_max: Duration::from_secs(50),
             patience: None,

@@ -42,6 +42,7 @@ impl World {
         });
         self.check_limits(id, up, needs);
         self.check_breaker(id, up, needs);
+        self.check_order(id, needs);
     }
 
     fn check_limits(&self, id: u64, up: usize, needs: &Needs) {
@@ -66,6 +67,16 @@ impl World {
             self.require(with_key <= view.limit || was_reloaded, || {
                 format!("{id} is one too many of {with_key} with key {}", view.name)
             });
+        }
+    }
+
+    /// Of those who joined a key in strict order, the one who joined first goes, and nobody else.
+    fn check_order(&self, id: u64, needs: &Needs) {
+        for (pool, number) in needs.numbers.iter().flat_map(|numbers| &**numbers) {
+            let mut all = self.exchanges.values();
+            let is_overtaken =
+                all.any(|ex| ex.needs.number_in(*pool).is_some_and(|other| other < *number));
+            self.require(!is_overtaken, || format!("{id} goes before its turn in {pool:?}"));
         }
     }
 
@@ -209,8 +220,9 @@ impl World {
                     format!("{id} sleeps until {before:?}, but should ask at {until:?}")
                 }),
                 Said::Go => self.require(slowly, || format!("{id} waits, and could go")),
+                // Whoever gets past a limit that moved by itself may meet something longer there.
                 Said::Refuse(refusal) => self
-                    .require(false, || format!("{id} waits, and should be refused: {refusal:?}")),
+                    .require(slowly, || format!("{id} waits, and should be refused: {refusal:?}")),
             }
         }
         self.settle_down();

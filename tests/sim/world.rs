@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use forbear::policy::breaker::{CircuitName, Force};
 use forbear::policy::limits::{Limits, UpstreamId};
-use forbear::policy::line::{CredentialId, Needs, RouteId, TicketId};
+use forbear::policy::line::{Band, CredentialId, FlowId, Needs, RouteId, TicketId};
 use forbear::policy::outcome::Safety;
 use forbear::policy::retry::Replay;
 use forbear::policy::settings::{LimitSettings, UpstreamSettings};
@@ -27,6 +27,9 @@ pub struct Client {
     pub credential: CredentialId,
     pub safety: Safety,
     pub keys: Vec<String>,
+    pub flow: FlowId,
+    pub band: Band,
+    pub cost: u32,
     pub replay: Replay,
     pub wait_max: Duration,
     /// From the arrival of each request.
@@ -75,6 +78,16 @@ pub struct Seen {
     pub last_good: MonoTime,
     pub refused_at: Vec<MonoTime>,
     pub sent: u32,
+    pub turns: Vec<Turn>,
+}
+
+/// An attempt that went.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    pub at: MonoTime,
+    pub exchange: u64,
+    pub flow: FlowId,
+    pub waited: Duration,
 }
 
 pub struct Exchange {
@@ -218,6 +231,19 @@ impl World {
             self.require(steps < 2_000_000, || "it never ends".into());
         }
         self.check_end();
+    }
+
+    /// Runs until so much time has passed; whoever waits then is left where it is.
+    pub fn run_for(&mut self, span: Duration) {
+        let until = self.now + span;
+        while let Some(Reverse((at, _, due))) = self.heap.peek().copied()
+            && at <= until
+        {
+            self.heap.pop();
+            self.now = self.now.max(at);
+            self.happen(due);
+            self.settle_down();
+        }
     }
 
     pub fn happen(&mut self, due: Due) {

@@ -54,6 +54,12 @@ const RESET_UNIT: Setting = Setting::new(
     Kind::Choice(&["s", "ms"]),
     "Unit of plain numbers in fields that name a reset; as its profile has it if not set.",
 );
+const REWRITE_LINKS: Setting = Setting::new(
+    "rewrite_links",
+    Kind::Flag,
+    "Whether addresses of upstreams in responses are changed to lead through forbear.",
+)
+.or("true");
 const CA_FILE: Setting =
     Setting::new("ca_file", Kind::Text, "PEM file with roots to trust besides the usual ones.");
 const CLIENT_CERT: Setting =
@@ -72,6 +78,7 @@ pub(super) const DEFAULTS: &[Setting] = &[
     PROFILE,
     RETRY_AFTER_UNIT,
     RESET_UNIT,
+    REWRITE_LINKS,
     CA_FILE,
     CLIENT_CERT,
     CLIENT_KEY,
@@ -99,6 +106,7 @@ pub(in crate::config) const UPSTREAM: &[Setting] = &[
     PROFILE,
     RETRY_AFTER_UNIT,
     RESET_UNIT,
+    REWRITE_LINKS,
     Setting::new(
         "prefix",
         Kind::PathPrefix,

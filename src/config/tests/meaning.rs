@@ -146,6 +146,16 @@ fn a_key_may_be_one_that_a_pattern_declares() {
 }
 
 #[test]
+fn an_ordered_key_admits_one_whether_that_is_written_or_not() {
+    for typed in ["ordered = true\n", "ordered = true\nin_flight_max = 1\n"] {
+        let key = &good(&format!("[keys.\"tenant:*\"]\n{typed}{SMALL}")).settings.limits.keys[0];
+        assert_eq!((key.in_flight_max, key.ordered), (1, true));
+    }
+    let key = &good(&format!("[keys.one]\nin_flight_max = 3\n{SMALL}")).settings.limits.keys[0];
+    assert_eq!((key.in_flight_max, key.ordered), (3, false));
+}
+
+#[test]
 fn listeners_on_port_zero_do_not_collide() {
     good(&format!(
         "[proxy]\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n{SMALL}"

@@ -40,6 +40,7 @@ pub(crate) fn upstream(name: &str, url: &str, patterns: &[&str]) -> UpstreamConf
         dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
         buckets: Vec::new(),
         costs: Vec::new(),
+        rewrite_links: true,
         idempotency_key: None,
         credential: None,
         tls: TlsConfig::default(),

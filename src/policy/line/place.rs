@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::flow::{Band, FlowId};
 use crate::policy::limits::PoolId;
 use crate::policy::outcome::{Safety, WaitKind};
 use crate::policy::time::MonoTime;
@@ -45,14 +46,28 @@ pub struct Needs {
     pub route: RouteId,
     /// Which quota it spends.
     pub bucket: BucketId,
-    /// How much of it; at least 1.
-    pub cost: u32,
     /// Whose quota it spends.
     pub credential: CredentialId,
     /// Which probes it may serve as.
     pub safety: Safety,
     /// Concurrency keys, sorted.
     pub pools: Arc<[PoolId]>,
+    /// Its number in each of these whose order is strict; `None` if none is.
+    pub numbers: Option<Arc<[(PoolId, u64)]>>,
+    /// Whose fair share it uses.
+    pub flow: FlowId,
+    /// How urgent it is.
+    pub band: Band,
+    /// Units of quota that it spends, and what its turn costs its flow; at least 1.
+    pub cost: u32,
+}
+
+impl Needs {
+    /// Its number in this pool, if the order there is strict.
+    pub fn number_in(&self, pool: PoolId) -> Option<u64> {
+        let numbers = self.numbers.as_deref().unwrap_or_default();
+        numbers.iter().find(|(of, _)| *of == pool).map(|(_, number)| *number)
+    }
 }
 
 /// Where a lane is parked, in the order in which a head meets these. What it meets there is the same

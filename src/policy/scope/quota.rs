@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Closed;
 use super::linear::Linear;
 use super::spent::{Rolling, Spent};
-use super::told::{Refill, Told};
+use super::told::{OnlyQuota, QuotaState, Refill, Told};
 use crate::policy::outcome::{QuotaReading, WaitKind};
 use crate::policy::settings::{Pacing, QuotaSettings};
 use crate::policy::time::MonoTime;
@@ -40,6 +40,8 @@ struct Quota {
     set: Option<Set>,
     refill: Refill,
     linear: Linear,
+    /// The length of its window: as told, else the longest time until a reset that was told.
+    window: Duration,
     pacing: Pacing,
     /// When the next place is due, if all that went had been spread evenly.
     due: MonoTime,
@@ -51,34 +53,6 @@ struct Set {
     requests: u64,
     per: Duration,
     rolling: Rolling,
-}
-
-/// A quota at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuotaState {
-    /// `None` for the only one.
-    pub name: Option<Arc<str>>,
-    /// Units per window.
-    pub limit: Option<u64>,
-    /// What may still go.
-    pub left: u64,
-    /// When it is renewed.
-    pub reset: Option<MonoTime>,
-    /// Whether answers told of it; else the operator set it.
-    pub is_told: bool,
-}
-
-/// The quota without a name, as an answer told of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnlyQuota {
-    /// Units per window.
-    pub limit: u64,
-    /// When it is renewed.
-    pub reset: MonoTime,
-    /// What the answer said is left.
-    pub left: u64,
-    /// Number of the attempt whose answer it was.
-    pub described_by: u64,
 }
 
 impl Quotas {
@@ -224,6 +198,21 @@ impl Quotas {
                 .all(|quota| quota.set.as_ref().is_none_or(|set| set.rolling.is_idle(now)))
     }
 
+    /// How long `units` take of each of them.
+    pub(super) fn forecasts(
+        &self,
+        now: MonoTime,
+        units: u64,
+        spent: Spent,
+        fill: impl Fn(u64) -> Duration,
+    ) -> impl Iterator<Item = (Option<Arc<str>>, Duration)> {
+        let active = self.0.iter().filter(|quota| quota.pacing != Pacing::Off);
+        active.filter_map(move |quota| {
+            let took = quota.forecast(now, units, spent, &fill)?;
+            Some((quota.name.clone(), took))
+        })
+    }
+
     /// All of them, to be shown and kept.
     pub(super) fn states(&self, now: MonoTime, spent: Spent) -> impl Iterator<Item = QuotaState> {
         self.0.iter().filter_map(move |quota| quota.state(now, spent))
@@ -240,7 +229,16 @@ impl Quotas {
 impl Quota {
     fn new(name: Option<Arc<str>>, pacing: Pacing) -> Self {
         let (refill, linear) = (Refill::Unknown, Linear::default());
-        Self { name, told: None, set: None, refill, linear, pacing, due: MonoTime::ZERO }
+        Self {
+            name,
+            told: None,
+            set: None,
+            refill,
+            linear,
+            window: Duration::ZERO,
+            pacing,
+            due: MonoTime::ZERO,
+        }
     }
 
     fn check(&mut self, now: MonoTime, cost: u64, spent: Spent) -> Result<(), Closed> {
@@ -311,6 +309,10 @@ impl Quota {
             let is_whole = held >= limit - limit / 10;
             self.refill = if is_whole { Refill::Whole } else { Refill::Gradual };
         }
+        if self.told.is_some_and(|told| told.limit != reading.limit) {
+            self.window = Duration::ZERO;
+        }
+        self.window = reading.window.unwrap_or(self.window.max(reading.reset.unwrap_or_default()));
         let reset = reading.reset.map(|wait| now + (wait + (wait / 1000).min(MARGIN_MAX)));
         self.told = Some(Told {
             limit: reading.limit,
@@ -323,6 +325,35 @@ impl Quota {
         if let (Some(limit), Some(wait)) = (reading.limit, reading.reset) {
             self.linear.hear(limit.saturating_sub(reading.remaining), wait);
         }
+    }
+
+    /// How long `units` take, if nothing else was in their way; `fill` says it where no quota is.
+    fn forecast(
+        &self,
+        now: MonoTime,
+        units: u64,
+        spent: Spent,
+        fill: impl Fn(u64) -> Duration,
+    ) -> Option<Duration> {
+        let QuotaState { limit, left, reset, .. } = self.state(now, spent)?;
+        let rest = units.saturating_sub(left);
+        if rest == 0 {
+            return Some(fill(units));
+        }
+        if let Some(drops) = self.linear.time_of(rest) {
+            return Some(drops + fill(1));
+        }
+        let limit = limit?.max(1);
+        let window = self.set.as_ref().map_or(self.window, |set| set.per);
+        let first = reset.map_or(window, |reset| reset.since(now));
+        let windows = rest.div_ceil(limit) - 1;
+        let whole = window.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX));
+        let last = if self.pacing == Pacing::Smooth {
+            window.mul_f64((rest - windows * limit) as f64 / limit as f64)
+        } else {
+            fill(rest - windows * limit)
+        };
+        Some(first.saturating_add(whole).saturating_add(last))
     }
 
     fn state(&self, now: MonoTime, spent: Spent) -> Option<QuotaState> {

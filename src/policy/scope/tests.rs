@@ -97,7 +97,7 @@ fn nothing_goes_beyond_a_described_quota_whatever_the_order_of_its_answers() {
     let mut scope = Scope::default();
     let told = |remaining| {
         let reset = Some(Duration::from_secs(60));
-        [QuotaReading { name: None, limit: Some(10), remaining, reset }]
+        [QuotaReading { name: None, limit: Some(10), remaining, reset, window: None }]
     };
     send(&mut scope, at(1), 4);
     for (number, remaining) in [(4, 6), (1, 9), (3, 7)] {

@@ -1,5 +1,6 @@
 //! A quota as an answer described it, and what may still go by that.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::linear::Linear;
@@ -32,6 +33,34 @@ pub(super) enum Refill {
     Whole,
     /// Some of it: a sliding window, or drop by drop.
     Gradual,
+}
+
+/// A quota at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaState {
+    /// `None` for the only one.
+    pub name: Option<Arc<str>>,
+    /// Units per window.
+    pub limit: Option<u64>,
+    /// What may still go.
+    pub left: u64,
+    /// When it is renewed.
+    pub reset: Option<MonoTime>,
+    /// Whether answers told of it; else the operator set it.
+    pub is_told: bool,
+}
+
+/// The quota without a name, as an answer told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnlyQuota {
+    /// Units per window.
+    pub limit: u64,
+    /// When it is renewed.
+    pub reset: MonoTime,
+    /// What the answer said is left.
+    pub left: u64,
+    /// Number of the attempt whose answer it was.
+    pub described_by: u64,
 }
 
 impl Told {

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::policy::breaker::{Admission, Breaker, Held};
 use crate::policy::limits::{Limits, PoolId};
-use crate::policy::line::{BucketId, CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why};
+use crate::policy::line::{
+    BucketId, CredentialId, Line, Needs, Obstacle, Place, RouteId, TicketId, Why,
+};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::scope::{Closed, Scope};
 use crate::policy::settings::{BreakerSettings, Mode, UpstreamSettings};
@@ -29,18 +31,23 @@ const TIDY_PAUSE: Duration = Duration::from_secs(1);
 
 impl UpstreamPolicy {
     /// Takes circuit, cooldown, quota and permits, or nothing.
-    pub(super) fn start(&mut self, cx: &mut Context<'_>, needs: &Needs) -> Result<Grant, Obstacle> {
+    pub(super) fn start(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TicketId,
+        needs: &Needs,
+    ) -> Result<Grant, Obstacle> {
         let is_shadow = route_settings(cx.cfg, &self.routes, needs.route)
             .is_some_and(|settings| settings.mode == Mode::Shadow);
         let mut shadow = None;
         let mut in_pools = true;
-        if let Err(obstacle) = self.check(cx, needs) {
+        if let Err(obstacle) = self.check(cx, id, needs) {
             if !is_shadow {
                 return Err(obstacle);
             }
             shadow = Some(obstacle.kind);
         }
-        if let Err(pool) = cx.limits.try_take(self.id, &needs.pools) {
+        if let Err(pool) = cx.limits.try_take_as(self.id, &needs.pools, needs.numbers.as_deref()) {
             if !is_shadow {
                 self.awaited.insert(pool);
                 return Err(Obstacle {
@@ -79,6 +86,7 @@ impl UpstreamPolicy {
                 credential: needs.credential,
                 scope: key,
                 cost,
+                since: now,
                 pools: needs.pools.clone(),
                 in_pools,
             },
@@ -93,8 +101,13 @@ impl UpstreamPolicy {
     }
 
     /// What is in the way, shared limits aside.
-    pub(super) fn check(&mut self, cx: &Context<'_>, needs: &Needs) -> Result<(), Obstacle> {
-        self.check_barriers(cx, needs)?;
+    pub(super) fn check(
+        &mut self,
+        cx: &Context<'_>,
+        id: TicketId,
+        needs: &Needs,
+    ) -> Result<(), Obstacle> {
+        self.check_barriers(cx, id, needs)?;
         let capacity = |place, slow_start: Option<u32>| Obstacle {
             place,
             until: slow_start.map(|_| cx.now + SLOW_START_LOOK),
@@ -122,6 +135,7 @@ impl UpstreamPolicy {
     pub(super) fn check_barriers(
         &mut self,
         cx: &Context<'_>,
+        id: TicketId,
         needs: &Needs,
     ) -> Result<(), Obstacle> {
         let now = cx.now;
@@ -139,15 +153,25 @@ impl UpstreamPolicy {
                 why,
             });
         }
-        let cost = needs.cost;
-        self.whole.check(now, cost).map_err(|closed| closed_at(Place::Whole, closed))?;
+        // Who costs more and comes first is not overtaken by whoever costs less.
+        let is_alone = !self.line.has_parked();
+        let cost = |line: &mut Line, place| {
+            let before = if is_alone { 0 } else { line.cost_before(id, needs, place) };
+            needs.cost.max(before)
+        };
+        let dearest = cost(&mut self.line, Place::Whole);
+        self.whole.check(now, dearest).map_err(|closed| closed_at(Place::Whole, closed))?;
         self.check_lock(now, needs.credential)?;
-        if let Some(scope) = self.wide_scope(cx.now, cx.cfg, needs.credential) {
-            let place = Place::Credential(needs.credential);
-            scope.check(now, cost).map_err(|closed| closed_at(place, closed))?;
+        let place = Place::Credential(needs.credential);
+        let dearest = cost(&mut self.line, place);
+        if let Some(scope) = self.wide_scope(now, cx.cfg, needs.credential) {
+            scope.check(now, dearest).map_err(|closed| closed_at(place, closed))?;
         }
-        let ((bucket, credential), scope) = self.scope(cx, needs.bucket, needs.credential);
-        scope.check(now, cost).map_err(|closed| closed_at(Place::Scope(bucket, credential), closed))
+        let (key, _) = self.scope(cx, needs.bucket, needs.credential);
+        let place = Place::Scope(key.0, key.1);
+        let dearest = cost(&mut self.line, place);
+        let (_, scope) = self.scope(cx, needs.bucket, needs.credential);
+        scope.check(now, dearest).map_err(|closed| closed_at(place, closed))
     }
 
     /// A grant that was not used.
@@ -208,7 +232,7 @@ impl UpstreamPolicy {
         }
     }
 
-    /// The barrier that somebody older waits at, although it would let this exchange through.
+    /// The barrier that somebody waits at whose turn comes before, although it would let this exchange through.
     pub(super) fn yields_to(
         &mut self,
         cx: &Context<'_>,
@@ -226,8 +250,9 @@ impl UpstreamPolicy {
             Place::Credential(needs.credential),
             Place::Scope(bucket, credential),
         ];
-        let older = barriers.into_iter().find(|place| self.line.waits_before(id, *place))?;
-        self.check_barriers(cx, needs).is_ok().then_some(older)
+        let mut barriers = barriers.into_iter();
+        let older = barriers.find(|place| self.line.waits_before(id, needs, *place))?;
+        self.check_barriers(cx, id, needs).is_ok().then_some(older)
     }
 
     /// Calls the first who waits for each of these pools, and for the process: of one upstream,

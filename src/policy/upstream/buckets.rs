@@ -117,6 +117,22 @@ impl UpstreamPolicy {
         cfg.quotas.iter().filter(|rule| !is_narrow(&rule.name)).collect()
     }
 
+    /// What is left of a limit that was changed is judged anew; what went already still counts.
+    pub(super) fn configure_quotas(&mut self, cfg: &UpstreamSettings) {
+        let keys: Vec<_> = self.scopes.keys().copied().collect();
+        for key in keys {
+            let rules = self.rules(cfg, key.0);
+            if let Some(scope) = self.scopes.get_mut(&key) {
+                scope.configure(&rules, cfg.pacing);
+            }
+        }
+        let rules = Self::wide_rules(cfg);
+        for scope in self.credentials.values_mut() {
+            scope.configure(&rules, cfg.pacing);
+        }
+        self.limits_credentials = !rules.is_empty();
+    }
+
     /// The bare name of a bucket or of its route.
     pub(super) fn bucket_label(&self, bucket: BucketId) -> Option<Arc<str>> {
         match bucket {

@@ -172,6 +172,7 @@ impl UpstreamPolicy {
                 limit: quota.limit,
                 remaining: quota.remaining,
                 reset: Some(wait),
+                window: None,
             };
             self.scope(cx, bucket, credential).1.learn(now, 0, &[reading], false);
         }

@@ -15,7 +15,7 @@ use crate::policy::backoff;
 use crate::policy::breaker::{Admission, CircuitName};
 use crate::policy::line::BucketId;
 use crate::policy::line::Place;
-use crate::policy::outcome::{Class, Outcome, Sent as OutcomeSent};
+use crate::policy::outcome::{Class, Outcome, Sent as OutcomeSent, WaitKind};
 use crate::policy::retry::{self, RepeatKind, RetryAsk};
 use crate::policy::settings::{Mode, RetrySettings};
 use crate::policy::time::{Draw, MonoTime};
@@ -52,6 +52,10 @@ impl UpstreamPolicy {
 
     /// Back to the line, in the order of the first arrival.
     pub fn rejoin(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket, plan: RetryPlan) {
+        // Its answer was read to the end meanwhile, and what it said was put on disk.
+        let meanwhile = cx.now.since(ticket.waiting_since);
+        ticket.waited.charge(WaitKind::Queue, meanwhile);
+        ticket.wait_left = ticket.wait_left.saturating_sub(meanwhile);
         ticket.waiting_since = cx.now;
         if plan.not_before > cx.now {
             self.resting.insert(ticket.id);
@@ -339,7 +343,7 @@ impl UpstreamPolicy {
 
     /// The same, if anything stands in the way whose end is known.
     fn stands_closed_until(&mut self, cx: &Context<'_>, ticket: &Ticket) -> Option<MonoTime> {
-        self.check_barriers(cx, &ticket.needs).err()?.known_end()
+        self.check_barriers(cx, ticket.id, &ticket.needs).err()?.known_end()
     }
 }
 

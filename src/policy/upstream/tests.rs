@@ -8,7 +8,7 @@ use std::num::NonZeroU8;
 use super::*;
 use crate::policy::breaker::Force;
 use crate::policy::limits::Limits;
-use crate::policy::line::Needs;
+use crate::policy::line::{Band, FlowId, Needs};
 use crate::policy::outcome::{Class, Health, Hint, HintSource, Outcome, Reading, Repeat, Safety};
 use crate::policy::outcome::{Sent as Told, WaitKind};
 use crate::policy::retry::{Replay, RetryMode};
@@ -34,7 +34,7 @@ impl Bench {
             in_flight_max: 100,
             queue_max: 100,
             replay_memory_max: 0,
-            keys: vec![KeySettings { pattern: "key".into(), in_flight_max: 1 }],
+            keys: vec![KeySettings { pattern: "key".into(), in_flight_max: 1, ordered: false }],
         });
         Self {
             policy: UpstreamPolicy::new(UpstreamId(0), &cfg),
@@ -54,10 +54,13 @@ impl Bench {
             needs: Needs {
                 route: RouteId(route),
                 bucket: BucketId::Route(RouteId(route)),
-                cost: 1,
                 credential: CredentialId(credential),
                 safety: Safety::Safe,
                 pools: pools.into(),
+                numbers: None,
+                flow: FlowId::default(),
+                band: Band::default(),
+                cost: 1,
             },
             shape: 0,
             wait_max: Duration::from_secs(50),

@@ -145,6 +145,8 @@ pub struct Permit {
     /// Where the scope is kept: strangers share one when the table is full.
     pub(super) scope: (BucketId, CredentialId),
     pub(super) cost: u32,
+    /// When it was given.
+    pub(super) since: MonoTime,
     pub(super) pools: Arc<[PoolId]>,
     pub(super) in_pools: bool,
 }

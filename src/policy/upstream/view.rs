@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Context, Forced, UpstreamPolicy, route_settings};
 use crate::policy::breaker::Circuit;
-use crate::policy::line::{BucketId, CredentialId, RouteId};
+use crate::policy::line::{Band, BucketId, CredentialId, RouteId};
 use crate::policy::outcome::HintSource;
 use crate::policy::scope::Scope;
 use crate::policy::time::MonoTime;
@@ -27,6 +27,8 @@ pub struct UpstreamImage {
     pub adaptive_limit: Option<u32>,
     /// Exchanges in line.
     pub queued: usize,
+    /// How many of them are in which band, from first to last, without those where nobody waits.
+    pub queued_by_band: Vec<(Band, u32)>,
     /// Share of the retry budget that is left.
     pub budget_left: f64,
     /// Routes with their names and attempts in flight.
@@ -96,6 +98,7 @@ impl UpstreamPolicy {
             in_flight: self.in_flight,
             adaptive_limit: self.scopes.values().filter_map(|scope| scope.adaptive.limit()).min(),
             queued: self.line.len(),
+            queued_by_band: self.line.queued(),
             budget_left: retry.map_or(1.0, |retry| {
                 let (ratio, floor) = (retry.budget_ratio, retry.budget_floor_per_minute);
                 self.budget.remaining_ratio(ratio, floor, cx.now)
@@ -187,7 +190,7 @@ impl UpstreamPolicy {
         images
     }
 
-    fn scope_name(&self, (bucket, credential): (BucketId, CredentialId)) -> String {
+    pub(super) fn scope_name(&self, (bucket, credential): (BucketId, CredentialId)) -> String {
         let kind = match bucket {
             BucketId::Route(_) => "route",
             BucketId::Named(_) => "bucket",

@@ -120,6 +120,14 @@ fn label_sets_known_from_the_configuration_exist_at_zero() {
     for reason in names::RETRY_REASONS {
         expected.push(format!(r#"forbear_retries_total{{reason="{reason}",upstream="github"}}"#));
     }
+    for place in names::LINK_PLACES {
+        let series = "forbear_links_rewritten_total";
+        expected.push(format!(r#"{series}{{upstream="github",where="{place}"}}"#));
+    }
+    for reason in names::LINK_REASONS {
+        let series = "forbear_links_untouched_total";
+        expected.push(format!(r#"{series}{{reason="{reason}",upstream="github"}}"#));
+    }
     for by in names::EXHAUSTED_BY {
         expected.push(format!(r#"forbear_retries_exhausted_total{{by="{by}",upstream="github"}}"#));
     }
@@ -177,6 +185,7 @@ fn gauges_show_the_state_of_the_moment_and_nothing_older() {
         quotas: vec![quota("core", 5000, 4000), quota("search", 30, 3)],
         in_flight: 3,
         queued: 4,
+        queued_by_band: Default::default(),
         ..UpstreamView::default()
     };
     let process = ProcessView { draining: true, listeners: vec![("proxy".into(), 9)] };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forbear::config::{self, settings::Settings};
 use forbear::policy::limits::{Limits, PoolId, UpstreamId};
-use forbear::policy::line::{BucketId, CredentialId, Needs, RouteId};
+use forbear::policy::line::{Band, BucketId, CredentialId, FlowId, Needs, RouteId};
 use forbear::policy::outcome::{
     Class, Health, Hint, HintSource, Outcome, QuotaReading, Reading, Repeat, Safety, Sent as Told,
 };
@@ -95,10 +95,13 @@ pub(super) fn needs(route: usize, credential: u64, pools: &[PoolId]) -> Needs {
     Needs {
         route,
         bucket: BucketId::Route(route),
-        cost: 1,
         credential: CredentialId(credential),
         safety: Safety::Safe,
         pools: pools.into(),
+        numbers: None,
+        flow: FlowId::default(),
+        band: Band::default(),
+        cost: 1,
     }
 }
 
@@ -137,7 +140,8 @@ pub(super) fn served() -> Outcome {
 /// 200, and so many left of the quota for the next minute.
 pub(super) fn served_of(remaining: u64) -> Outcome {
     let reset = Some(Duration::from_secs(60));
-    let quotas = vec![QuotaReading { name: None, limit: Some(5000), remaining, reset }];
+    let quotas =
+        vec![QuotaReading { name: None, limit: Some(5000), remaining, reset, window: None }];
     Outcome { reading: Reading { quotas, ..Reading::default() }, ..served() }
 }
 

@@ -9,7 +9,7 @@ const CREDENTIAL: u64 = 7;
 const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
 
 fn told(name: Option<&str>, limit: u64, remaining: u64, reset: Option<Duration>) -> QuotaReading {
-    QuotaReading { name: name.map(Into::into), limit: Some(limit), remaining, reset }
+    QuotaReading { name: name.map(Into::into), limit: Some(limit), remaining, reset, window: None }
 }
 
 /// A good answer that tells of these quotas.
@@ -35,6 +35,9 @@ impl Bench {
                 credential: CredentialId(CREDENTIAL),
                 safety: Safety::Safe,
                 pools: [].into(),
+                numbers: None,
+                flow: FlowId::default(),
+                band: Band::Default,
             },
             shape: 0,
             wait_max: Duration::from_secs(50),
