@@ -82,7 +82,8 @@
 //! form of a profile, and is known by [`config`] and [`cli`]. [`serve`] knows exchanges only as
 //! [`serve::Exchanges`], which [`proxy`] fills; [`admin`] knows the rest only as
 //! [`admin::backend::Backend`], which [`sidecar`] fills; [`demo`] knows forbear only as
-//! [`demo::Proxy`], which [`cli`] fills. Everybody may know [`config::settings`]. [`store`] is told
+//! [`demo::Proxy`], which [`cli`] fills. [`telemetry::trace`] keeps what is to become spans until
+//! [`sidecar`] sends it, by [`transport`]. Everybody may know [`config::settings`]. [`store`] is told
 //! through a handle in [`gateway::Common`] and owned by [`sidecar`]. Three loans go
 //! against the arrows: [`gateway`] matches [`proxy::target`] and keeps a [`proxy::head`] prepared
 //! for each upstream, [`serve`] refuses with the codes of [`proxy::reject`], and [`telemetry`] has
