@@ -82,7 +82,10 @@ pub(super) async fn breaker(
         })?,
     };
     let request = ForceBreaker { state, reason, for_, route };
-    Ok(Json(backend.force_breaker(&name, request)?))
+    let view = backend.force_breaker(&name, request)?;
+    // Whoever is told that it is done can rely on it.
+    backend.kept().await;
+    Ok(Json(view))
 }
 
 #[derive(Default, Deserialize)]

@@ -16,6 +16,9 @@ use crate::telemetry::view::{
 /// A reload takes a while: it reads files.
 pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<ReloadReport, ControlError>> + Send + 'a>>;
 
+/// Writing takes a moment.
+pub type Keeping<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// The ledger is asked by way of its own thread.
 pub type Asking<'a> =
     Pin<Box<dyn Future<Output = Result<Vec<ExchangeView>, ControlError>> + Send + 'a>>;
@@ -67,6 +70,8 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// When there is no such exchange, or the ledger does not answer.
     fn ask_ledger(&self, question: Question) -> Asking<'_>;
+    /// Until what was changed by hand is on disk, or it takes too long.
+    fn kept(&self) -> Keeping<'_>;
     /// Reads the configuration again: all or nothing.
     fn reload(&self) -> Reload<'_>;
     /// Drains and stops; returns at once.

@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinHandle;
 
 use super::auth::Access;
-use super::backend::{Asking, Backend, ControlError, ForceBreaker, Reload};
+use super::backend::{Asking, Backend, ControlError, ForceBreaker, Keeping, Reload};
 use super::server;
 use crate::config::secret::Secret;
 use crate::store::read::Question;
@@ -145,6 +145,10 @@ impl Backend for Fake {
                 Question::Last(_) => Ok(Vec::new()),
             }
         })
+    }
+
+    fn kept(&self) -> Keeping<'_> {
+        Box::pin(std::future::ready(()))
     }
 
     fn reload(&self) -> Reload<'_> {

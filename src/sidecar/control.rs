@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 
 use crate::admin::auth::Access;
-use crate::admin::backend::{Asking, Backend, ControlError, ForceBreaker, ForcedState, Reload};
+use crate::admin::backend::{
+    Asking, Backend, ControlError, ForceBreaker, ForcedState, Keeping, Reload,
+};
 use crate::config::{self, Loaded};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
@@ -366,6 +368,10 @@ impl Backend for Control {
                 Answer::Failed(why) => Err(ControlError::LedgerFailed { why }),
             }
         })
+    }
+
+    fn kept(&self) -> Keeping<'_> {
+        Box::pin(async { self.gateway().common.ledger.kept().await })
     }
 
     fn reload(&self) -> Reload<'_> {

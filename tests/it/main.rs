@@ -85,6 +85,7 @@ mod drain;
 /// A response that somebody pastes, and profiles.
 mod interpret;
 /// What is kept, and how it is asked for.
+mod kills;
 mod ledger;
 /// All or nothing, with nothing lost.
 mod reload;
