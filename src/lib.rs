@@ -143,4 +143,6 @@ pub mod sidecar;
 
 pub mod demo;
 
+pub mod simulate;
+
 pub mod cli;

@@ -11,9 +11,7 @@
     reason = "a test binary: what is out of bounds shall fail, and a replay is printed"
 )]
 
-mod driver;
 mod history;
-mod model;
 mod promises;
 mod properties;
 mod world;
@@ -33,9 +31,9 @@ fn wish(name: &str) -> Option<u64> {
 
 fn log_of(seed: u64) -> Vec<String> {
     let mut world = history::world(seed);
-    world.log = Some(Vec::new());
+    world.watch.log = Some(Vec::new());
     world.run();
-    world.log.unwrap_or_default()
+    world.watch.log.unwrap_or_default()
 }
 
 #[test]
