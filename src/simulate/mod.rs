@@ -12,3 +12,11 @@ pub mod model;
 pub mod world;
 
 mod driver;
+
+pub mod figures;
+
+pub mod infer;
+
+pub mod past;
+
+pub mod workload;

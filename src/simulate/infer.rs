@@ -1,0 +1,354 @@
+//! From what was seen of an API to a model of it: which limit explains the refusals, how long
+//! answers take, when it was down.
+//!
+//! Every candidate (a window of a usual length, at a phase that a refusal named; a sliding window;
+//! so many at once) is held against all that was let through and all that was refused. The one
+//! that explains most wins, and says how much it explains.
+
+use std::time::Duration;
+
+use super::model::{Hints, Limiter, Model, Outage};
+use crate::policy::time::{MonoTime, WallTime};
+
+/// Windows that APIs have, in seconds.
+const WINDOWS: [f64; 15] = [
+    1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0,
+    86_400.0,
+];
+
+/// Phases that are tried for each window: the first moments that refusals named.
+const PHASES_MAX: usize = 16;
+
+/// So many failures in a row, without a good answer between, are an outage.
+const OUTAGE_FAILURES: usize = 3;
+
+/// A simpler explanation is preferred unless another explains so much more.
+const MARGIN: f64 = 0.05;
+
+/// One attempt as the ledger has it; times in seconds from its beginning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// When it was sent.
+    pub at: f64,
+    /// To its head or failure.
+    pub took: f64,
+    /// What came of it.
+    pub word: Word,
+    /// Attempts for which it stands.
+    pub weight: u32,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Word {
+    /// An answer that is no refusal and no failure.
+    Good,
+    /// A refusal by a rate limit.
+    Refused {
+        /// "Not before", in seconds from the answer.
+        hint: Option<f64>,
+        /// Where it stood.
+        source: Option<String>,
+    },
+    /// The API failed.
+    Failed {
+        /// If there was an answer.
+        status: Option<u16>,
+        /// If there was none.
+        error: Option<String>,
+    },
+    /// The client left.
+    Unknown,
+}
+
+/// A model, and how it was made.
+#[derive(Clone, Debug)]
+pub struct Inferred {
+    /// The model.
+    pub model: Model,
+    /// Sentences for people.
+    pub said: Vec<String>,
+}
+
+/// A limit and how well it explains what was seen, from 0 to 1.
+#[derive(Clone, Debug)]
+struct Guess {
+    limiter: Limiter,
+    score: f64,
+}
+
+/// The model that explains what was seen best. `described` is the limit in the quota that the API
+/// described last.
+pub fn model(seen: &[Seen], start: WallTime, described: Option<u32>) -> Inferred {
+    let refused: Vec<(f64, f64, Option<f64>)> = seen
+        .iter()
+        .filter_map(|it| match &it.word {
+            Word::Refused { hint, .. } => Some((it.at, it.took, *hint)),
+            Word::Good | Word::Failed { .. } | Word::Unknown => None,
+        })
+        .collect();
+    let good: Vec<(f64, f64)> = seen
+        .iter()
+        .filter(|it| it.word == Word::Good)
+        .flat_map(|it| (0..it.weight.min(10_000)).map(|_| (it.at, it.took)))
+        .collect();
+    let hints = hints(seen);
+    let mut said = Vec::new();
+    let limiter = match (refused.is_empty(), described) {
+        (true, None) => {
+            said.push(
+                "the API refused nothing and described no quota, so the model has no limit"
+                    .to_owned(),
+            );
+            Limiter::Open
+        }
+        (true, Some(limit)) => {
+            let limiter = described_window(&good, limit);
+            said.push(format!("{}, from the quota that the API described; the window is the shortest that what was sent fits in", words(&limiter)));
+            limiter
+        }
+        (false, _) => {
+            let mut guess = best(&good, &refused, start);
+            if let Limiter::Fixed { max, .. }
+            | Limiter::Shifted { max, .. }
+            | Limiter::Sliding { max, .. } = &mut guess.limiter
+                && let Some(limit) = described.filter(|limit| limit.abs_diff(*max) * 10 <= *max)
+            {
+                *max = limit;
+            }
+            said.push(format!(
+                "{}, inferred from {} recorded refusals, which it explains to {:.0} %",
+                words(&guess.limiter),
+                refused.len(),
+                guess.score.clamp(0.0, 1.0) * 100.0
+            ));
+            guess.limiter
+        }
+    };
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 2).copied().unwrap_or(0.0)
+    };
+    let latency =
+        Duration::from_secs_f64(median(good.iter().map(|(_, took)| *took).collect()).max(0.0));
+    let mut model = Model::with_limits(
+        vec![limiter],
+        if described.is_some() && refused.is_empty() { Hints::Quota } else { hints },
+        (latency, latency),
+    );
+    let refusal = median(refused.iter().map(|(_, took, _)| *took).collect());
+    model.refusal_latency =
+        (!refused.is_empty()).then(|| Duration::from_secs_f64(refusal.max(0.0)));
+    let stray;
+    (model.outages, stray) = outages(seen);
+    for (from, to, what) in &model.outages {
+        let seconds = |at: &MonoTime| at.since(MonoTime::ZERO).as_secs_f64();
+        said.push(format!("down from {:.1} s to {:.1} s ({what:?})", seconds(from), seconds(to)));
+    }
+    if stray > 0 {
+        said.push(format!("{stray} single failures are not replayed"));
+    }
+    said.push("each answer takes as long as it took".to_owned());
+    Inferred { model, said }
+}
+
+/// How the API says when to come back, as most of its refusals do.
+fn hints(seen: &[Seen]) -> Hints {
+    let (mut none, mut millis, mut seconds, mut quota) = (0, 0, 0, 0);
+    for it in seen {
+        if let Word::Refused { source, .. } = &it.word {
+            match source.as_deref() {
+                None => none += 1,
+                Some("retry-after-ms") => millis += 1,
+                Some("ratelimit-reset") => quota += 1,
+                Some(_) => seconds += 1,
+            }
+        }
+    }
+    let most = none.max(millis).max(seconds).max(quota);
+    match () {
+        () if most == seconds => Hints::Seconds,
+        () if most == millis => Hints::Millis,
+        () if most == quota => Hints::Quota,
+        () => Hints::None,
+    }
+}
+
+fn best(good: &[(f64, f64)], refused: &[(f64, f64, Option<f64>)], start: WallTime) -> Guess {
+    let mut best = at_once(good, refused);
+    best.score -= MARGIN;
+    for window in WINDOWS {
+        let sliding = sliding(good, refused, window);
+        if sliding.score > best.score + MARGIN {
+            best = sliding;
+        }
+    }
+    let mut fixed_best: Option<Guess> = None;
+    for window in WINDOWS {
+        let of_clock = -((start.unix_ms as f64 / 1000.0).rem_euclid(window));
+        let named = refused.iter().filter_map(|(at, took, hint)| hint.map(|hint| at + took + hint));
+        for phase in [of_clock].into_iter().chain(named.take(PHASES_MAX)) {
+            let guess = fixed(good, refused, window, phase.rem_euclid(window));
+            if fixed_best.as_ref().is_none_or(|it| guess.score > it.score + MARGIN / 10.0) {
+                fixed_best = Some(guess);
+            }
+        }
+    }
+    match fixed_best {
+        Some(fixed) if fixed.score >= best.score => fixed,
+        Some(_) | None => best,
+    }
+}
+
+/// Windows of the clock, the first of which ends at `phase`.
+fn fixed(
+    good: &[(f64, f64)],
+    refused: &[(f64, f64, Option<f64>)],
+    window: f64,
+    phase: f64,
+) -> Guess {
+    // What is sent arrives a moment later, and was judged then.
+    let number = |at: f64| ((at - phase) / window).floor();
+    let within = |number: f64| {
+        let (from, to) = (phase + number * window, phase + (number + 1.0) * window);
+        below(good, to) - below(good, from)
+    };
+    let mut full: Vec<usize> = refused.iter().map(|(at, _, _)| within(number(*at))).collect();
+    full.sort_unstable();
+    let max = full.get(full.len() / 2).copied().unwrap_or(0).max(1);
+    let mut explained = 0.0;
+    for (at, took, hint) in refused {
+        let number = number(*at);
+        let is_full = within(number) * 10 >= max * 9;
+        let end = phase + (number + 1.0) * window;
+        let off = hint.map(|hint| (at + took + hint - end).abs());
+        // Rounded to seconds, a hint is up to one second late.
+        let agrees = if off.is_none_or(|off| off <= 1.05) { 1.0 } else { 0.5 };
+        explained += if is_full { agrees } else { 0.0 };
+    }
+    let excess: usize = {
+        let mut numbers: Vec<f64> = good.iter().map(|(at, _)| number(*at)).collect();
+        numbers.dedup();
+        numbers.into_iter().map(|number| within(number).saturating_sub(max)).sum()
+    };
+    Guess {
+        limiter: Limiter::Shifted {
+            max: u32::try_from(max).unwrap_or(u32::MAX),
+            window: Duration::from_secs_f64(window),
+            phase: Duration::from_secs_f64(phase),
+        },
+        score: explained / refused.len() as f64 - excess as f64 / good.len().max(1) as f64,
+    }
+}
+
+fn sliding(good: &[(f64, f64)], refused: &[(f64, f64, Option<f64>)], window: f64) -> Guess {
+    let within = |at: f64| below(good, at) - below(good, at - window);
+    let mut full: Vec<usize> = refused.iter().map(|(at, _, _)| within(*at)).collect();
+    full.sort_unstable();
+    let max = full.get(full.len() / 2).copied().unwrap_or(0).max(1);
+    let explained = full.iter().filter(|count| **count * 10 >= max * 9).count();
+    let excess = good.iter().filter(|(at, _)| within(*at) > max + max / 20).count();
+    Guess {
+        limiter: Limiter::Sliding {
+            max: u32::try_from(max).unwrap_or(u32::MAX),
+            window: Duration::from_secs_f64(window),
+        },
+        score: (explained as f64) / (refused.len() as f64)
+            - excess as f64 / good.len().max(1) as f64,
+    }
+}
+
+fn at_once(good: &[(f64, f64)], refused: &[(f64, f64, Option<f64>)]) -> Guess {
+    let mut ends: Vec<(f64, f64)> = good.iter().map(|(at, took)| (at + took, 0.0)).collect();
+    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let in_flight = |at: f64| below(good, at).saturating_sub(below(&ends, at));
+    let mut full: Vec<usize> = refused.iter().map(|(at, _, _)| in_flight(*at)).collect();
+    full.sort_unstable();
+    let max = full.get(full.len() / 2).copied().unwrap_or(0).max(1);
+    let explained = full.iter().filter(|count| **count >= max).count();
+    let excess = good.iter().filter(|(at, _)| in_flight(*at) > max).count();
+    // A limit on what is in flight cannot know when there is room: a time that is told speaks
+    // against it.
+    let told = refused.iter().filter(|(_, _, hint)| hint.is_some_and(|hint| hint > 1.0)).count();
+    let refusals = refused.len() as f64;
+    Guess {
+        limiter: Limiter::Concurrency { max: u32::try_from(max).unwrap_or(u32::MAX) },
+        score: (explained as f64 - told as f64 / 2.0) / refusals
+            - excess as f64 / good.len().max(1) as f64,
+    }
+}
+
+/// How many were sent before `at`; they are in order.
+fn below(sent: &[(f64, f64)], at: f64) -> usize {
+    sent.partition_point(|(sent, _)| *sent < at)
+}
+
+/// The shortest usual window in which never more was let through than the API says there is.
+fn described_window(good: &[(f64, f64)], limit: u32) -> Limiter {
+    let fits = |window: &f64| {
+        good.iter().all(|(at, _)| below(good, *at + window) - below(good, *at) <= limit as usize)
+    };
+    // Longer windows hold more, so the last that fits before one that does not is the tightest.
+    let window = WINDOWS.into_iter().take_while(fits).last().unwrap_or(1.0);
+    Limiter::Sliding { max: limit, window: Duration::from_secs_f64(window) }
+}
+
+type Outages = Vec<(MonoTime, MonoTime, Outage)>;
+
+/// When the API was down, and how many failures are none of that.
+fn outages(seen: &[Seen]) -> (Outages, usize) {
+    let (mut found, mut stray) = (Vec::new(), 0);
+    let mut row: Vec<&Seen> = Vec::new();
+    let mut finish = |row: &mut Vec<&Seen>| {
+        if let (Some(first), Some(last)) = (row.first(), row.last())
+            && row.len() >= OUTAGE_FAILURES
+        {
+            let at =
+                |seconds: f64| MonoTime::from_nanos(1) + Duration::from_secs_f64(seconds.max(0.0));
+            found.push((at(first.at), at(last.at + 0.001), kind(&first.word)));
+        } else {
+            stray += row.len();
+        }
+        row.clear();
+    };
+    for it in seen {
+        match it.word {
+            Word::Failed { .. } => row.push(it),
+            Word::Good => finish(&mut row),
+            Word::Refused { .. } | Word::Unknown => {}
+        }
+    }
+    finish(&mut row);
+    (found, stray)
+}
+
+fn kind(word: &Word) -> Outage {
+    let Word::Failed { status, error } = word else { return Outage::Error };
+    match (status, error.as_deref()) {
+        (Some(503), _) => Outage::Unavailable,
+        (Some(_), _) | (None, None) => Outage::Error,
+        (None, Some(error)) if error.starts_with("timeout") => Outage::Silent,
+        (None, Some("reset" | "stale")) => Outage::Reset,
+        (None, Some(_)) => Outage::Refused,
+    }
+}
+
+/// A limit in words.
+pub fn words(limiter: &Limiter) -> String {
+    match limiter {
+        Limiter::Open => "no limit".to_owned(),
+        Limiter::Fixed { max, window } | Limiter::Shifted { max, window, .. } => {
+            format!("{max} per {window:?}, in windows of the clock")
+        }
+        Limiter::Sliding { max, window } => format!("{max} in any {window:?}"),
+        Limiter::Bucket { per_second, burst } => {
+            format!("a bucket of {burst} that gains {per_second} per second")
+        }
+        Limiter::Concurrency { max } => format!("{max} at once"),
+        Limiter::Punishing { max, window, penalty } => {
+            format!(
+                "{max} per {window:?}, and {penalty:?} longer for each request while it is used up"
+            )
+        }
+    }
+}
