@@ -291,11 +291,10 @@ impl<W: Watch> World<W> {
         self.ended += 1;
         // The last word: what the API said, if it said anything.
         let end = match (left, exchange.answered, refusal, exchange.failure) {
-            (true, _, _, _) => End::Left,
             (false, Some(class), _, _) => End::Answered(class),
             (false, None, Some(refusal), _) => End::Refused(refusal),
             (false, None, None, Some(failure)) => End::Failed(failure),
-            (false, None, None, None) => End::Left,
+            (true, _, _, _) | (false, None, None, None) => End::Left,
         };
         W::ended(self, &exchange, end, was_waiting);
         self.leave_keys(&exchange.needs);

@@ -22,6 +22,13 @@ const PHASES_MAX: usize = 16;
 /// So many failures in a row, without a good answer between, are an outage.
 const OUTAGE_FAILURES: usize = 3;
 
+/// Two moments are the same if they are so near: the way of an answer, and of a busy machine.
+const NEAR: f64 = 0.05;
+
+/// Beginnings are recorded in whole milliseconds, cut off; what was sent as soon as it was allowed
+/// must not seem to come before.
+const EARLY: f64 = 0.002;
+
 /// A simpler explanation is preferred unless another explains so much more.
 const MARGIN: f64 = 0.05;
 
@@ -70,6 +77,28 @@ pub struct Inferred {
     pub said: Vec<String>,
 }
 
+/// One refusal; times in seconds.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    at: f64,
+    took: f64,
+    /// "Not before", as a moment.
+    named: Option<f64>,
+    /// The same as a span.
+    told: Option<f64>,
+    /// Whether it was told in milliseconds.
+    exact: bool,
+}
+
+/// What an API said of its quota last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Units per window.
+    pub limit: u32,
+    /// Until it was renewed, then; the window is at least as long.
+    pub reset: Duration,
+}
+
 /// A limit and how well it explains what was seen, from 0 to 1.
 #[derive(Clone, Debug)]
 struct Guess {
@@ -79,11 +108,17 @@ struct Guess {
 
 /// The model that explains what was seen best. `described` is the limit in the quota that the API
 /// described last.
-pub fn model(seen: &[Seen], start: WallTime, described: Option<u32>) -> Inferred {
-    let refused: Vec<(f64, f64, Option<f64>)> = seen
+pub fn model(seen: &[Seen], start: WallTime, described: Option<Described>) -> Inferred {
+    let refused: Vec<Refusal> = seen
         .iter()
         .filter_map(|it| match &it.word {
-            Word::Refused { hint, .. } => Some((it.at, it.took, *hint)),
+            Word::Refused { hint, source } => Some(Refusal {
+                at: it.at,
+                took: it.took,
+                named: hint.map(|hint| it.at + it.took + hint),
+                told: *hint,
+                exact: source.as_deref() == Some("retry-after-ms"),
+            }),
             Word::Good | Word::Failed { .. } | Word::Unknown => None,
         })
         .collect();
@@ -102,9 +137,9 @@ pub fn model(seen: &[Seen], start: WallTime, described: Option<u32>) -> Inferred
             );
             Limiter::Open
         }
-        (true, Some(limit)) => {
-            let limiter = described_window(&good, limit);
-            said.push(format!("{}, from the quota that the API described; the window is the shortest that what was sent fits in", words(&limiter)));
+        (true, Some(described)) => {
+            let limiter = described_window(&good, described);
+            said.push(format!("{}, from the quota that the API described; the window is the shortest usual one that reaches to the reset", words(&limiter)));
             limiter
         }
         (false, _) => {
@@ -112,7 +147,8 @@ pub fn model(seen: &[Seen], start: WallTime, described: Option<u32>) -> Inferred
             if let Limiter::Fixed { max, .. }
             | Limiter::Shifted { max, .. }
             | Limiter::Sliding { max, .. } = &mut guess.limiter
-                && let Some(limit) = described.filter(|limit| limit.abs_diff(*max) * 10 <= *max)
+                && let Some(limit) =
+                    described.map(|it| it.limit).filter(|limit| limit.abs_diff(*max) * 10 <= *max)
             {
                 *max = limit;
             }
@@ -136,7 +172,7 @@ pub fn model(seen: &[Seen], start: WallTime, described: Option<u32>) -> Inferred
         if described.is_some() && refused.is_empty() { Hints::Quota } else { hints },
         (latency, latency),
     );
-    let refusal = median(refused.iter().map(|(_, took, _)| *took).collect());
+    let refusal = median(refused.iter().map(|it| it.took).collect());
     model.refusal_latency =
         (!refused.is_empty()).then(|| Duration::from_secs_f64(refusal.max(0.0)));
     let stray;
@@ -174,7 +210,7 @@ fn hints(seen: &[Seen]) -> Hints {
     }
 }
 
-fn best(good: &[(f64, f64)], refused: &[(f64, f64, Option<f64>)], start: WallTime) -> Guess {
+fn best(good: &[(f64, f64)], refused: &[Refusal], start: WallTime) -> Guess {
     let mut best = at_once(good, refused);
     best.score -= MARGIN;
     for window in WINDOWS {
@@ -186,7 +222,7 @@ fn best(good: &[(f64, f64)], refused: &[(f64, f64, Option<f64>)], start: WallTim
     let mut fixed_best: Option<Guess> = None;
     for window in WINDOWS {
         let of_clock = -((start.unix_ms as f64 / 1000.0).rem_euclid(window));
-        let named = refused.iter().filter_map(|(at, took, hint)| hint.map(|hint| at + took + hint));
+        let named = refused.iter().filter_map(|it| it.named.map(|named| named - EARLY));
         for phase in [of_clock].into_iter().chain(named.take(PHASES_MAX)) {
             let guess = fixed(good, refused, window, phase.rem_euclid(window));
             if fixed_best.as_ref().is_none_or(|it| guess.score > it.score + MARGIN / 10.0) {
@@ -201,29 +237,25 @@ fn best(good: &[(f64, f64)], refused: &[(f64, f64, Option<f64>)], start: WallTim
 }
 
 /// Windows of the clock, the first of which ends at `phase`.
-fn fixed(
-    good: &[(f64, f64)],
-    refused: &[(f64, f64, Option<f64>)],
-    window: f64,
-    phase: f64,
-) -> Guess {
+fn fixed(good: &[(f64, f64)], refused: &[Refusal], window: f64, phase: f64) -> Guess {
     // What is sent arrives a moment later, and was judged then.
     let number = |at: f64| ((at - phase) / window).floor();
     let within = |number: f64| {
         let (from, to) = (phase + number * window, phase + (number + 1.0) * window);
         below(good, to) - below(good, from)
     };
-    let mut full: Vec<usize> = refused.iter().map(|(at, _, _)| within(number(*at))).collect();
+    let mut full: Vec<usize> = refused.iter().map(|it| within(number(it.at))).collect();
     full.sort_unstable();
     let max = full.get(full.len() / 2).copied().unwrap_or(0).max(1);
     let mut explained = 0.0;
-    for (at, took, hint) in refused {
-        let number = number(*at);
+    for refusal in refused {
+        let number = number(refusal.at);
         let is_full = within(number) * 10 >= max * 9;
         let end = phase + (number + 1.0) * window;
-        let off = hint.map(|hint| (at + took + hint - end).abs());
-        // Rounded to seconds, a hint is up to one second late.
-        let agrees = if off.is_none_or(|off| off <= 1.05) { 1.0 } else { 0.5 };
+        // Rounded up to seconds, a moment is named up to a second late.
+        let late = if refusal.exact { NEAR } else { 1.0 + NEAR };
+        let off = refusal.named.map(|named| named - end);
+        let agrees = if off.is_none_or(|off| -NEAR <= off && off <= late) { 1.0 } else { 0.5 };
         explained += if is_full { agrees } else { 0.0 };
     }
     let excess: usize = {
@@ -241,9 +273,9 @@ fn fixed(
     }
 }
 
-fn sliding(good: &[(f64, f64)], refused: &[(f64, f64, Option<f64>)], window: f64) -> Guess {
+fn sliding(good: &[(f64, f64)], refused: &[Refusal], window: f64) -> Guess {
     let within = |at: f64| below(good, at) - below(good, at - window);
-    let mut full: Vec<usize> = refused.iter().map(|(at, _, _)| within(*at)).collect();
+    let mut full: Vec<usize> = refused.iter().map(|it| within(it.at)).collect();
     full.sort_unstable();
     let max = full.get(full.len() / 2).copied().unwrap_or(0).max(1);
     let explained = full.iter().filter(|count| **count * 10 >= max * 9).count();
@@ -258,18 +290,18 @@ fn sliding(good: &[(f64, f64)], refused: &[(f64, f64, Option<f64>)], window: f64
     }
 }
 
-fn at_once(good: &[(f64, f64)], refused: &[(f64, f64, Option<f64>)]) -> Guess {
+fn at_once(good: &[(f64, f64)], refused: &[Refusal]) -> Guess {
     let mut ends: Vec<(f64, f64)> = good.iter().map(|(at, took)| (at + took, 0.0)).collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     let in_flight = |at: f64| below(good, at).saturating_sub(below(&ends, at));
-    let mut full: Vec<usize> = refused.iter().map(|(at, _, _)| in_flight(*at)).collect();
+    let mut full: Vec<usize> = refused.iter().map(|it| in_flight(it.at)).collect();
     full.sort_unstable();
     let max = full.get(full.len() / 2).copied().unwrap_or(0).max(1);
     let explained = full.iter().filter(|count| **count >= max).count();
     let excess = good.iter().filter(|(at, _)| in_flight(*at) > max).count();
     // A limit on what is in flight cannot know when there is room: a time that is told speaks
     // against it.
-    let told = refused.iter().filter(|(_, _, hint)| hint.is_some_and(|hint| hint > 1.0)).count();
+    let told = refused.iter().filter(|it| it.told.is_some_and(|told| told > 1.0)).count();
     let refusals = refused.len() as f64;
     Guess {
         limiter: Limiter::Concurrency { max: u32::try_from(max).unwrap_or(u32::MAX) },
@@ -283,14 +315,17 @@ fn below(sent: &[(f64, f64)], at: f64) -> usize {
     sent.partition_point(|(sent, _)| *sent < at)
 }
 
-/// The shortest usual window in which never more was let through than the API says there is.
-fn described_window(good: &[(f64, f64)], limit: u32) -> Limiter {
-    let fits = |window: &f64| {
-        good.iter().all(|(at, _)| below(good, *at + window) - below(good, *at) <= limit as usize)
-    };
-    // Longer windows hold more, so the last that fits before one that does not is the tightest.
-    let window = WINDOWS.into_iter().take_while(fits).last().unwrap_or(1.0);
-    Limiter::Sliding { max: limit, window: Duration::from_secs_f64(window) }
+/// The shortest usual window that is as long as the reset was away and in which never more was let
+/// through than the API says there is.
+fn described_window(good: &[(f64, f64)], described: Described) -> Limiter {
+    let Described { limit, reset } = described;
+    let long = WINDOWS.into_iter().find(|window| *window >= reset.as_secs_f64() - 1.0);
+    let window = Duration::from_secs_f64(long.unwrap_or(86_400.0));
+    // What was sent may have filled two windows of the clock side by side, but not three.
+    let most =
+        good.iter().map(|(at, _)| below(good, *at + window.as_secs_f64()) - below(good, *at)).max();
+    let max = most.map_or(limit, |most| limit.max(u32::try_from(most / 2).unwrap_or(limit)));
+    Limiter::Fixed { max, window }
 }
 
 type Outages = Vec<(MonoTime, MonoTime, Outage)>;

@@ -8,7 +8,7 @@ use http::Method;
 use rusqlite::{Connection, Row, params};
 
 use super::figures::Counter;
-use super::infer::{self, Seen, Word};
+use super::infer::{self, Described, Seen, Word};
 use super::model::{Model, Told};
 use super::workload::{add, request, route_of};
 use super::world::{Request, World};
@@ -54,7 +54,7 @@ pub struct Past {
     exchanges: Vec<Recorded>,
     /// With what was seen of each API.
     upstreams: Vec<(String, Vec<Seen>)>,
-    quotas: BTreeMap<String, u32>,
+    quotas: BTreeMap<String, Described>,
     /// How it really was, as far as it is recorded.
     pub real: Real,
 }
@@ -150,16 +150,20 @@ fn rows(connection: &Connection, part: &Part, since: i64) -> rusqlite::Result<Op
 }
 
 /// The limits that APIs described last.
-fn quotas(connection: &Connection) -> rusqlite::Result<BTreeMap<String, u32>> {
-    let sql = "SELECT upstream, max(data ->> '$.limit') FROM state WHERE kind = 'quota' GROUP BY 1";
+fn quotas(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Described>> {
+    let sql = "SELECT upstream, data ->> '$.limit', max(until_ms - coalesce(since_ms, saved_ms)) FROM state \
+               WHERE kind = 'quota' GROUP BY upstream";
     let mut statement = connection.prepare(sql)?;
-    let found = statement
-        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?)))?;
+    let found = statement.query_map([], |row| {
+        let reset: Option<i64> = row.get(2)?;
+        Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?, reset))
+    })?;
     let mut quotas = BTreeMap::new();
     for row in found {
-        let (upstream, limit) = row?;
+        let (upstream, limit, reset) = row?;
+        let reset = Duration::from_millis(reset.map_or(0, |ms| u64::try_from(ms).unwrap_or(0)));
         if let Some(limit) = limit.and_then(|limit| u32::try_from(limit).ok()) {
-            quotas.insert(upstream, limit);
+            quotas.insert(upstream, Described { limit, reset });
         }
     }
     Ok(quotas)

@@ -168,11 +168,11 @@ fn fields_of(profile: &Profile) -> QuotaFields {
     fields.reset_unit = dialect.reset_unit.unwrap_or(Unit::Seconds);
     let simple = |wanted: &dyn Fn(&Part) -> bool| {
         let mut own = dialect.fields.iter().filter(|field| !field.name.contains('*'));
-        own.find_map(|field| match &field.form {
-            Form::Part(part) if wanted(part) && field.quota.is_empty() => {
-                HeaderName::from_bytes(field.name.as_bytes()).ok().map(|name| (name, *part))
-            }
-            _ => None,
+        own.find_map(|field| {
+            let Form::Part(part) = &field.form else { return None };
+            let is_meant = wanted(part) && field.quota.is_empty();
+            let name = HeaderName::from_bytes(field.name.as_bytes()).ok();
+            name.filter(|_| is_meant).map(|name| (name, *part))
         })
     };
     let limit = simple(&|part| matches!(part, Part::Limit));

@@ -84,7 +84,7 @@ pub fn limits() -> LimitSettings {
 /// A random history.
 pub fn world(seed: u64) -> World {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
-    let mut world = new(seed, random_limits(&mut rng));
+    let mut world = new(seed, &random_limits(&mut rng));
     if rng.u8(0..5) == 0 {
         // Then a grant may lie about, and a moment of rest proves nothing.
         (world.watch.sluggish, world.watch.strict) = (true, false);

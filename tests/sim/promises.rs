@@ -47,7 +47,7 @@ pub fn undisturbed(job: u32) -> u32 {
 }
 
 fn finished(seed: u64, model: Model, job: u32) -> World {
-    let mut world = new(seed, limits());
+    let mut world = new(seed, &limits());
     world.watch.strict = false;
     world.job = job;
     add_upstream(&mut world, upstream(), model);

@@ -79,7 +79,7 @@ pub struct Checks {
     events: u32,
 }
 
-pub fn new(seed: u64, limit_settings: LimitSettings) -> World {
+pub fn new(seed: u64, limit_settings: &LimitSettings) -> World {
     let checks = Checks {
         seed,
         limit_settings: limit_settings.clone(),
@@ -96,7 +96,7 @@ pub fn new(seed: u64, limit_settings: LimitSettings) -> World {
         log: None,
         events: 0,
     };
-    Simulated::new(seed, &limit_settings, checks)
+    Simulated::new(seed, limit_settings, checks)
 }
 
 pub fn add_upstream(world: &mut World, cfg: UpstreamSettings, model: Model) {

@@ -51,7 +51,7 @@ impl Table<'_> {
         let names: Vec<String> =
             self.columns.iter().map(|column| shortened(&column.name)).collect();
         let recorded = self.real.map(|_| "recorded".to_owned());
-        self.line(Style::new().bold(), "", recorded, &names);
+        self.line(Style::new().bold(), "", recorded.as_deref(), &names);
         let real = self.real.copied();
         let of = |value: fn(&Real) -> String| real.as_ref().map(value);
         self.row("time", of(|it| time(it.seconds)), |it| time(it.seconds));
@@ -103,12 +103,12 @@ impl Table<'_> {
     fn row(&mut self, label: &str, real: Option<String>, of: impl Fn(&Figures) -> String) {
         let cells: Vec<String> = self.columns.iter().map(|column| of(&column.figures)).collect();
         let real = self.real.map(|_| real.unwrap_or_default());
-        self.line(Style::new(), label, real, &cells);
+        self.line(Style::new(), label, real.as_deref(), &cells);
     }
 
-    fn line(&mut self, style: Style, label: &str, real: Option<String>, cells: &[String]) {
+    fn line(&mut self, style: Style, label: &str, real: Option<&str>, cells: &[String]) {
         let mut line = format!("{label:<LABEL_WIDTH$}");
-        for cell in real.iter().chain(cells) {
+        for cell in real.into_iter().chain(cells.iter().map(String::as_str)) {
             let _ = write!(line, "{cell:>CELL_WIDTH$}");
         }
         let _ = writeln!(self.text, "{style}{}{style:#}", line.trim_end());
