@@ -58,6 +58,7 @@ impl<W: Watch> World<W> {
             state: State::Waiting(MonoTime::MAX),
             waits: Waits::default(),
             attempts: Duration::ZERO,
+            streamed: Duration::ZERO,
             processed: 0,
             sends: 0,
             ticket: Some(ticket),
@@ -173,7 +174,7 @@ impl<W: Watch> World<W> {
         let (sent, permit, reply, sent_at) =
             match std::mem::replace(&mut exchange.state, placeholder) {
                 State::Flying(sent, permit, reply, sent_at) => (sent, permit, reply, sent_at),
-                other @ (State::Waiting(_) | State::Body(_)) => {
+                other @ (State::Waiting(_) | State::Body(..)) => {
                     exchange.state = other;
                     return;
                 }
@@ -208,9 +209,10 @@ impl<W: Watch> World<W> {
         self.note(|| format!("{id} got {:?} {:?}: {verdict:?}", outcome.class, outcome.reading));
         match verdict {
             Verdict::Relay | Verdict::GiveUp(_) => {
+                let now = self.now;
                 let exchange = self.exchange(id);
                 exchange.ticket = Some(ticket);
-                exchange.state = State::Body(permit);
+                exchange.state = State::Body(permit, now);
                 self.plan(self.now + reply.body, Due::BodyEnd(id));
             }
             Verdict::Retry(plan) => {
@@ -262,11 +264,10 @@ impl<W: Watch> World<W> {
         let ticket = exchange.ticket.take().expect("it has one until it is over");
         self.forget_ticket(up, ticket.id());
         let placeholder = State::Waiting(MonoTime::MAX);
-        let (waited, was_waiting, left) = match std::mem::replace(&mut exchange.state, placeholder)
-        {
+        let (waited, left) = match std::mem::replace(&mut exchange.state, placeholder) {
             State::Waiting(_) => {
                 let waited = self.with(up, |policy, cx| policy.quit(cx, ticket));
-                (waited, true, refusal.is_none())
+                (waited, refusal.is_none())
             }
             State::Flying(sent, permit, _, sent_at) => {
                 self.up(up).model.done();
@@ -276,15 +277,16 @@ impl<W: Watch> World<W> {
                     policy.release(cx, permit);
                     policy.quit(cx, ticket)
                 });
-                (waited, false, true)
+                (waited, true)
             }
-            State::Body(permit) => {
+            State::Body(permit, headed) => {
                 self.up(up).model.done();
+                exchange.streamed = now.since(headed);
                 let waited = self.with(up, |policy, cx| {
                     policy.release(cx, permit);
                     policy.quit(cx, ticket)
                 });
-                (waited, false, false)
+                (waited, false)
             }
         };
         exchange.waits.add(&waited);
@@ -296,7 +298,7 @@ impl<W: Watch> World<W> {
             (false, None, None, Some(failure)) => End::Failed(failure),
             (true, _, _, _) | (false, None, None, None) => End::Left,
         };
-        W::ended(self, &exchange, end, was_waiting);
+        W::ended(self, &exchange, end);
         self.leave_keys(&exchange.needs);
         self.over(exchange.client);
     }

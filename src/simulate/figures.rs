@@ -69,7 +69,7 @@ pub struct Change {
 /// Counts, and lets recorded requests arrive.
 #[derive(Debug, Default)]
 pub struct Counter {
-    /// Requests that arrive by themselves, in order: when, and which of `templates`.
+    /// Requests that arrive by themselves, in order.
     pub arrivals: Vec<(MonoTime, Request)>,
     /// Names of the upstreams.
     pub names: Vec<String>,
@@ -203,7 +203,7 @@ impl Watch for Counter {
         *world.watch.rejected.entry(code_of(refusal).name()).or_default() += 1;
     }
 
-    fn ended(world: &mut World<Self>, exchange: &Exchange, end: End, _was_waiting: bool) {
+    fn ended(world: &mut World<Self>, exchange: &Exchange, end: End) {
         let now = world.now;
         let watch = &mut world.watch;
         watch.finish(now, now.since(exchange.joined));

@@ -127,51 +127,16 @@ pub fn model(seen: &[Seen], start: WallTime, described: Option<Described>) -> In
         .filter(|it| it.word == Word::Good)
         .flat_map(|it| (0..it.weight.min(10_000)).map(|_| (it.at, it.took)))
         .collect();
-    let hints = hints(seen);
-    let mut said = Vec::new();
-    let limiter = match (refused.is_empty(), described) {
-        (true, None) => {
-            said.push(
-                "the API refused nothing and described no quota, so the model has no limit"
-                    .to_owned(),
-            );
-            Limiter::Open
-        }
-        (true, Some(described)) => {
-            let limiter = described_window(&good, described);
-            said.push(format!("{}, from the quota that the API described; the window is the shortest usual one that reaches to the reset", words(&limiter)));
-            limiter
-        }
-        (false, _) => {
-            let mut guess = best(&good, &refused, start);
-            if let Limiter::Fixed { max, .. }
-            | Limiter::Shifted { max, .. }
-            | Limiter::Sliding { max, .. } = &mut guess.limiter
-                && let Some(limit) =
-                    described.map(|it| it.limit).filter(|limit| limit.abs_diff(*max) * 10 <= *max)
-            {
-                *max = limit;
-            }
-            said.push(format!(
-                "{}, inferred from {} recorded refusals, which it explains to {:.0} %",
-                words(&guess.limiter),
-                refused.len(),
-                guess.score.clamp(0.0, 1.0) * 100.0
-            ));
-            guess.limiter
-        }
-    };
+    let (limiter, how) = limit(&good, &refused, start, described);
+    let mut said = vec![how];
     let median = |mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
         times.get(times.len() / 2).copied().unwrap_or(0.0)
     };
     let latency =
         Duration::from_secs_f64(median(good.iter().map(|(_, took)| *took).collect()).max(0.0));
-    let mut model = Model::with_limits(
-        vec![limiter],
-        if described.is_some() && refused.is_empty() { Hints::Quota } else { hints },
-        (latency, latency),
-    );
+    let hints = if described.is_some() { Hints::Quota } else { hints(seen) };
+    let mut model = Model::with_limits(vec![limiter], hints, (latency, latency));
     let refusal = median(refused.iter().map(|it| it.took).collect());
     model.refusal_latency =
         (!refused.is_empty()).then(|| Duration::from_secs_f64(refusal.max(0.0)));
@@ -182,10 +147,50 @@ pub fn model(seen: &[Seen], start: WallTime, described: Option<Described>) -> In
         said.push(format!("down from {:.1} s to {:.1} s ({what:?})", seconds(from), seconds(to)));
     }
     if stray > 0 {
-        said.push(format!("{stray} single failures are not replayed"));
+        said.push(format!("single failures that are not replayed: {stray}"));
     }
     said.push("each answer takes as long as it took".to_owned());
     Inferred { model, said }
+}
+
+/// The limit that explains what was seen best, and how it was found.
+fn limit(
+    good: &[(f64, f64)],
+    refused: &[Refusal],
+    start: WallTime,
+    described: Option<Described>,
+) -> (Limiter, String) {
+    match (refused.is_empty(), described) {
+        (true, None) => {
+            let how = "the API refused nothing and described no quota, so the model has no limit";
+            (Limiter::Open, how.to_owned())
+        }
+        (true, Some(described)) => {
+            let limiter = described_window(good, described);
+            let how = "from the quota that the API described; the window is the shortest usual one that \
+                       reaches to its reset";
+            let how = format!("{}, {how}", words(&limiter));
+            (limiter, how)
+        }
+        (false, _) => {
+            let mut guess = best(good, refused, start);
+            if let Limiter::Fixed { max, .. }
+            | Limiter::Shifted { max, .. }
+            | Limiter::Sliding { max, .. } = &mut guess.limiter
+                && let Some(Described { limit, .. }) = described
+                && limit.abs_diff(*max) <= *max / 10
+            {
+                *max = limit;
+            }
+            let how = format!(
+                "{}, inferred from {} recorded refusals, which it explains to {:.0} %",
+                words(&guess.limiter),
+                refused.len(),
+                guess.score.clamp(0.0, 1.0) * 100.0
+            );
+            (guess.limiter, how)
+        }
+    }
 }
 
 /// How the API says when to come back, as most of its refusals do.

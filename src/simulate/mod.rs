@@ -20,3 +20,6 @@ pub mod infer;
 pub mod past;
 
 pub mod workload;
+
+#[cfg(test)]
+mod tests;

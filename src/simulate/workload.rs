@@ -10,6 +10,7 @@ use super::figures::Counter;
 use super::model::{Hints, Limiter, Model, Outage, QuotaFields, Told};
 use super::world::{Client, Request, World};
 use crate::config::settings::{RouteConfig, RouteMatch, Settings, UpstreamConfig};
+use crate::config::units::parse_duration;
 use crate::gateway::route::Routes;
 use crate::policy::line::CredentialId;
 use crate::policy::outcome::Safety;
@@ -49,11 +50,9 @@ impl FromStr for Typed {
             || format!("write {text:?} as 100/10s, 5000/1h, or 8 with --limit-kind concurrency");
         let (max, per) = match text.split_once('/') {
             Some((max, per)) => {
-                let per = if per.starts_with(|c: char| c.is_ascii_digit()) {
-                    crate::admin::parse_span(per)
-                } else {
-                    crate::admin::parse_span(&format!("1{per}"))
-                };
+                let has_number = per.starts_with(|c: char| c.is_ascii_digit());
+                let per = if has_number { per.to_owned() } else { format!("1{per}") };
+                let per = parse_duration(&per).ok().filter(|per| !per.is_zero());
                 (max, Some(per.ok_or_else(wrong)?))
             }
             None => (text, None),

@@ -104,6 +104,8 @@ pub struct Exchange {
     pub waits: Waits,
     /// Time in attempts, to their heads.
     pub attempts: Duration,
+    /// From the last head to the end, known at the end.
+    pub streamed: Duration,
     /// Attempts that had their effect.
     pub processed: u32,
     /// Attempts.
@@ -124,8 +126,8 @@ pub enum State {
     Waiting(MonoTime),
     /// An attempt is on its way, since then.
     Flying(Sent, Permit, Box<Reply>, MonoTime),
-    /// The response streams.
-    Body(Permit),
+    /// The response streams, since then.
+    Body(Permit, MonoTime),
 }
 
 /// An answer that was acted upon.
@@ -181,8 +183,8 @@ pub trait Watch: Sized {
     fn repeats(_world: &mut World<Self>, _id: u64, _outcome: &Outcome, _kind: RepeatKind) {}
     /// It was in line and is refused.
     fn refused(_world: &mut World<Self>, _id: u64, _refusal: &Refusal) {}
-    /// It is over; `was_waiting` if it still stood in line.
-    fn ended(_world: &mut World<Self>, _exchange: &Exchange, _end: End, _was_waiting: bool) {}
+    /// It is over.
+    fn ended(_world: &mut World<Self>, _exchange: &Exchange, _end: End) {}
     /// It was not even let into the line.
     fn turned_away(_world: &mut World<Self>, _up: usize, _refusal: &Refusal) {}
     /// The policy of an upstream says what changed.

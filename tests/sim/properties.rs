@@ -16,7 +16,7 @@ use crate::world::{World, require};
 const SLOW_START: Duration = Duration::from_secs(33);
 
 fn flies(exchange: &Exchange) -> bool {
-    matches!(exchange.state, State::Flying(..) | State::Body(_))
+    matches!(exchange.state, State::Flying(..) | State::Body(..))
 }
 
 fn flying(world: &World, which: impl Fn(&Exchange) -> bool) -> u32 {
@@ -171,13 +171,11 @@ pub fn check_retry(world: &mut World, id: u64, outcome: &Outcome, kind: RepeatKi
     });
 }
 
-/// Every moment is charged to a wait or to an attempt, and no wait was too long.
-pub fn check_account(world: &World, exchange: &Exchange, is_waiting: bool) {
-    let counted = exchange.waits.total() + exchange.attempts;
+/// Every moment is charged to a wait, to an attempt or to the body, and no wait was too long.
+pub fn check_account(world: &World, exchange: &Exchange) {
+    let counted = exchange.waits.total() + exchange.attempts + exchange.streamed;
     let wall = world.now.since(exchange.joined);
-    // Beyond its attempts, an exchange that is answered lasts as long as its body.
-    let exact = counted == wall || (!is_waiting && counted <= wall);
-    require(world, exact, || {
+    require(world, counted == wall, || {
         format!("{wall:?} passed, {counted:?} are accounted for: {exchange:?}")
     });
     let held = exchange.waits.total();

@@ -236,11 +236,11 @@ impl Watch for Checks {
         world.watch.refusals += 1;
     }
 
-    fn ended(world: &mut World, exchange: &Exchange, end: End, was_waiting: bool) {
+    fn ended(world: &mut World, exchange: &Exchange, end: End) {
         let relayed = matches!(end, End::Answered(Class::Ok | Class::Permanent));
         world.watch.relayed += u64::from(relayed);
         world.watch.accounts += 1;
-        properties::check_account(world, exchange, was_waiting);
+        properties::check_account(world, exchange);
     }
 
     fn event(world: &mut World, up: usize, event: &Event) {
