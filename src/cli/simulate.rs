@@ -18,10 +18,9 @@ use crate::config::settings::{Settings, UpstreamConfig};
 use crate::config::{load, process_environment};
 use crate::profiles;
 use crate::simulate::figures::{Counter, Figures};
-use crate::simulate::infer::words;
 use crate::simulate::model::{Hints, QuotaFields};
 use crate::simulate::past::{self, Past};
-use crate::simulate::workload::{self, Api, Kind, Typed, Workload};
+use crate::simulate::workload::{self, Api, Kind, Typed, Workload, words};
 use crate::simulate::world::World;
 use crate::store::file::open_to_read;
 

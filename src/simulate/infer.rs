@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::model::{Hints, Limiter, Model, Outage};
+use super::workload::words;
 use crate::policy::time::{MonoTime, WallTime};
 
 /// Windows that APIs have, in seconds.
@@ -88,6 +89,16 @@ struct Refusal {
     told: Option<f64>,
     /// Whether it was told in milliseconds.
     exact: bool,
+}
+
+impl Refusal {
+    /// 1 if what it named is this moment, or if it named none.
+    fn agrees(&self, end: f64) -> f64 {
+        // Rounded up to seconds, a moment is named up to a second late.
+        let late = if self.exact { NEAR } else { 1.0 + NEAR };
+        let off = self.named.map(|named| named - end);
+        if off.is_none_or(|off| -NEAR <= off && off <= late) { 1.0 } else { 0.5 }
+    }
 }
 
 /// What an API said of its quota last.
@@ -236,7 +247,7 @@ fn best(good: &[(f64, f64)], refused: &[Refusal], start: WallTime) -> Guess {
         }
     }
     match fixed_best {
-        Some(fixed) if fixed.score >= best.score => fixed,
+        Some(fixed) if fixed.score + MARGIN >= best.score => fixed,
         Some(_) | None => best,
     }
 }
@@ -251,16 +262,17 @@ fn fixed(good: &[(f64, f64)], refused: &[Refusal], window: f64, phase: f64) -> G
     };
     let mut full: Vec<usize> = refused.iter().map(|it| within(number(it.at))).collect();
     full.sort_unstable();
-    let max = full.get(full.len() / 2).copied().unwrap_or(0).max(1);
+    // What is sent as a window ends may be counted in the next one, so some seem to hold less; at a
+    // wrong phase they differ more.
+    let max = full.get(full.len() * 9 / 10).copied().unwrap_or(0).max(1);
+    let differ = full.iter().map(|count| max.abs_diff(*count)).sum::<usize>() as f64;
+    let differ = differ / (max * full.len().max(1)) as f64;
     let mut explained = 0.0;
     for refusal in refused {
         let number = number(refusal.at);
         let is_full = within(number) * 10 >= max * 9;
         let end = phase + (number + 1.0) * window;
-        // Rounded up to seconds, a moment is named up to a second late.
-        let late = if refusal.exact { NEAR } else { 1.0 + NEAR };
-        let off = refusal.named.map(|named| named - end);
-        let agrees = if off.is_none_or(|off| -NEAR <= off && off <= late) { 1.0 } else { 0.5 };
+        let agrees = refusal.agrees(end);
         explained += if is_full { agrees } else { 0.0 };
     }
     let excess: usize = {
@@ -274,7 +286,7 @@ fn fixed(good: &[(f64, f64)], refused: &[Refusal], window: f64, phase: f64) -> G
             window: Duration::from_secs_f64(window),
             phase: Duration::from_secs_f64(phase),
         },
-        score: explained / refused.len() as f64 - excess as f64 / good.len().max(1) as f64,
+        score: explained / refused.len() as f64 - differ - excess as f64 / good.len().max(1) as f64,
     }
 }
 
@@ -283,15 +295,19 @@ fn sliding(good: &[(f64, f64)], refused: &[Refusal], window: f64) -> Guess {
     let mut full: Vec<usize> = refused.iter().map(|it| within(it.at)).collect();
     full.sort_unstable();
     let max = full.get(full.len() / 2).copied().unwrap_or(0).max(1);
-    let explained = full.iter().filter(|count| **count * 10 >= max * 9).count();
+    let explained = refused.iter().filter(|it| within(it.at) * 10 >= max * 9).map(|it| {
+        // There is room when the oldest leaves the window.
+        let oldest = good.get(below(good, it.at - window)).map_or(it.at, |(at, _)| *at);
+        it.agrees(oldest + window)
+    });
+    let explained: f64 = explained.sum();
     let excess = good.iter().filter(|(at, _)| within(*at) > max + max / 20).count();
     Guess {
         limiter: Limiter::Sliding {
             max: u32::try_from(max).unwrap_or(u32::MAX),
             window: Duration::from_secs_f64(window),
         },
-        score: (explained as f64) / (refused.len() as f64)
-            - excess as f64 / good.len().max(1) as f64,
+        score: explained / (refused.len() as f64) - excess as f64 / good.len().max(1) as f64,
     }
 }
 
@@ -370,25 +386,5 @@ fn kind(word: &Word) -> Outage {
         (None, Some(error)) if error.starts_with("timeout") => Outage::Silent,
         (None, Some("reset" | "stale")) => Outage::Reset,
         (None, Some(_)) => Outage::Refused,
-    }
-}
-
-/// A limit in words.
-pub fn words(limiter: &Limiter) -> String {
-    match limiter {
-        Limiter::Open => "no limit".to_owned(),
-        Limiter::Fixed { max, window } | Limiter::Shifted { max, window, .. } => {
-            format!("{max} per {window:?}, in windows of the clock")
-        }
-        Limiter::Sliding { max, window } => format!("{max} in any {window:?}"),
-        Limiter::Bucket { per_second, burst } => {
-            format!("a bucket of {burst} that gains {per_second} per second")
-        }
-        Limiter::Concurrency { max } => format!("{max} at once"),
-        Limiter::Punishing { max, window, penalty } => {
-            format!(
-                "{max} per {window:?}, and {penalty:?} longer for each request while it is used up"
-            )
-        }
     }
 }

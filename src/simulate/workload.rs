@@ -299,3 +299,23 @@ pub(super) fn request(
         told: Told::default(),
     }
 }
+
+/// A limit in words.
+pub fn words(limiter: &Limiter) -> String {
+    match limiter {
+        Limiter::Open => "no limit".to_owned(),
+        Limiter::Fixed { max, window } | Limiter::Shifted { max, window, .. } => {
+            format!("{max} per {window:?}, in windows of the clock")
+        }
+        Limiter::Sliding { max, window } => format!("{max} in any {window:?}"),
+        Limiter::Bucket { per_second, burst } => {
+            format!("a bucket of {burst} that gains {per_second} per second")
+        }
+        Limiter::Concurrency { max } => format!("{max} at once"),
+        Limiter::Punishing { max, window, penalty } => {
+            format!(
+                "{max} per {window:?}, and {penalty:?} longer for each request while it is used up"
+            )
+        }
+    }
+}

@@ -145,7 +145,9 @@ async fn what_a_real_run_recorded_is_replayed_as_it_was() {
     let ratio = number(simulated, "seconds") / number(real, "seconds");
     assert!((0.95..=1.05).contains(&ratio), "{ratio}: {told}");
     let notes = told["notes"].to_string();
-    assert!(notes.contains("40 per 1s") && notes.contains("inferred from"), "{notes}");
+    // What is sent as a window ends may be counted in either.
+    let near = (39..=41).any(|limit| notes.contains(&format!("api: {limit} per 1s")));
+    assert!(near && notes.contains("inferred from"), "{notes}");
 
     // Twice as much at once changes nothing for an API with windows, but one that allows more does.
     let more = json(binary.folder(), &[&replay[..], &["--limit", "1000/1s"]].concat()).await;
