@@ -45,6 +45,7 @@
 //!    conclusions for breaker, cooldown, quota and retry budget. If it is to be repeated, the
 //!    place is given back and the exchange stands in line again (5), as old as it was.
 //! 8. **Relay** the final response as it streams; the place in flight is held to its last byte.
+//!    Addresses of upstreams in it lead through forbear (`proxy::links`), so that page 2 does, too.
 //!    **Refuse** only if no response was ever received: one table of codes, one way out, a truthful
 //!    `Retry-After`.
 //! 9. **Tell.** The [`telemetry::story::Story`] is finished exactly once, also for a client that
@@ -115,7 +116,8 @@
 //! | scope | what an upstream's word covers: a route with a credential, a credential, or all of it |
 //! | key | a named pool of permits that requests join |
 //! | permit, ticket | a place among those in flight; a place in line for one |
-//! | lane | tickets that need the same things |
+//! | lane | tickets of one flow that need the same things |
+//! | flow, band | whoever shares turns in a line, usually a run; how urgent it is |
 //! | wait | time spent inside forbear: `queue`, `pacing`, `cooldown`, `backoff` or `breaker` |
 //! | refusal, rejection | forbear's own answer, with a stable code |
 

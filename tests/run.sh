@@ -88,10 +88,10 @@ tools() {
     fail "this node has no fetch: install Node.js 18 or newer."
 }
 
-# venv NAME: a virtual environment with what tests/NAME/requirements.txt lists, made anew when that
-# has changed.
+# venv NAME [FILE]: a virtual environment with what FILE lists, made anew when that has changed;
+# without FILE it is tests/NAME/requirements.txt.
 venv() {
-  local venv="$CARGO_TARGET_DIR/$1-venv" wanted="tests/$1/requirements.txt"
+  local venv="$CARGO_TARGET_DIR/$1-venv" wanted="${2:-tests/$1/requirements.txt}"
   if ! cmp -s "$wanted" "$venv/installed.txt"; then
     rm -rf "$venv"
     python3 -m venv "$venv"
@@ -102,7 +102,19 @@ venv() {
 
 clients() {
   venv clients
-  counted "$CARGO_TARGET_DIR/clients-venv/bin/python" tests/clients/matrix.py "$CARGO_TARGET_DIR/debug/forbear"
+  venv airbyte tests/clients/airbyte.txt
+  counted "$CARGO_TARGET_DIR/clients-venv/bin/python" tests/clients/matrix.py "$CARGO_TARGET_DIR/debug/forbear" \
+    "$CARGO_TARGET_DIR/airbyte-venv/bin/python"
+}
+
+# The examples and their helpers in real runs; each orchestrator wants an environment of its own.
+orchestrators() {
+  local tool
+  for tool in dagster airflow; do
+    venv "$tool" "tests/orchestrators/$tool.txt"
+    counted "$CARGO_TARGET_DIR/$tool-venv/bin/python" "tests/orchestrators/${tool}_hand_off.py" \
+      "$CARGO_TARGET_DIR/debug/forbear"
+  done
 }
 
 # Manifests, chart, rules and dashboards, against schemas and the real tools.
@@ -145,6 +157,7 @@ step "Format" cargo fmt --check
 step "Lints" cargo clippy --all-targets --locked --quiet -- -D warnings
 step "Build" cargo build --locked
 step "Clients" clients
+step "Orchestrators" orchestrators
 step "Deployment" deploy
 step "Dashboards and metrics" observe
 step "Image" image

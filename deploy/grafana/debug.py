@@ -44,7 +44,7 @@ DEBUG = {
         ),
         lines(
             "When to come back",
-            "Answers that said so, by the form in which they did.",
+            "Answers that said so, by form; capped: too long to be true; invalid: fields that say nothing.",
             [("{{form}}", rate("forbear_retry_after_total", "form", IU))],
             stacked=True,
             unit="reqps",
@@ -108,6 +108,19 @@ DEBUG = {
             [
                 ("{{upstream}} left", f"min by (upstream) (forbear_ratelimit_remaining{{{IU}}})"),
                 ("{{upstream}} limit", f"min by (upstream) (forbear_ratelimit_limit{{{IU}}})"),
+            ],
+        ),
+        lines(
+            "Locked credentials",
+            "Refused again and again, and not sent until one may try again.",
+            [("{{upstream}}", f"sum by (upstream) (forbear_credentials_locked{{{IU}}})")],
+        ),
+        lines(
+            "Links",
+            "Addresses in answers that were led through forbear, by where they stood, and those that were not, by why; per second.",
+            [
+                ("{{where}}", rate("forbear_links_rewritten_total", "where", IU)),
+                ("not: {{reason}}", rate("forbear_links_untouched_total", "reason", IU)),
             ],
         ),
     ],

@@ -9,7 +9,9 @@ use tokio::sync::broadcast;
 
 use crate::store::read::Question;
 use crate::store::view::ExchangeView;
-use crate::telemetry::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
+use crate::telemetry::view::{
+    EventView, KeyView, PreflightView, Readiness, ReloadReport, UpstreamView,
+};
 
 /// A reload takes a while: it reads files.
 pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<ReloadReport, ControlError>> + Send + 'a>>;
@@ -50,6 +52,16 @@ pub trait Backend: Send + Sync + 'static {
         upstream: &str,
         scope: Option<&str>,
     ) -> Result<UpstreamView, ControlError>;
+    /// How long so many requests would take now, on one route.
+    ///
+    /// # Errors
+    /// When the upstream or the route is unknown.
+    fn preflight(
+        &self,
+        upstream: &str,
+        route: &str,
+        requests: u32,
+    ) -> Result<PreflightView, ControlError>;
     /// Asks the ledger for exchanges, the newest last.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ mod events;
 
 mod exchanges;
 
+mod preflight;
+
 pub mod problem;
 
 pub mod server;
@@ -63,6 +65,7 @@ pub fn router(backend: Shared, access: Arc<Access>) -> Router {
         .route("/upstreams/{upstream}", get(api::upstream))
         .route("/upstreams/{upstream}/breaker", post(api::breaker))
         .route("/upstreams/{upstream}/cooldown/clear", post(api::clear_cooldown))
+        .route("/preflight", get(preflight::preflight))
         .route("/keys", get(api::keys))
         .route("/config", get(api::config))
         .route("/events", get(follow))
@@ -122,7 +125,8 @@ async fn not_found(request: Request) -> Problem {
         StatusCode::NOT_FOUND,
         "not_found",
         format!(
-            "There is nothing at {}. The API is /api/v1/upstreams, /keys, /config, /events and /exchanges; \
+            "There is nothing at {}. The API is /api/v1/upstreams, /keys, /config, /events, /exchanges and \
+             /preflight; \
              besides it there are /metrics, /healthz and /readyz.",
             request.uri().path()
         ),

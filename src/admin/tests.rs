@@ -23,7 +23,9 @@ use super::backend::{Asking, Backend, ControlError, ForceBreaker, Reload};
 use super::server;
 use crate::config::secret::Secret;
 use crate::store::read::Question;
-use crate::telemetry::view::{EventView, KeyView, Readiness, ReloadReport, UpstreamView};
+use crate::telemetry::view::{
+    EventView, KeyView, Moment, PreflightView, Readiness, ReloadReport, UpstreamView,
+};
 
 /// Events kept for a slow reader.
 const EVENTS: usize = 4;
@@ -108,6 +110,30 @@ impl Backend for Fake {
     ) -> Result<UpstreamView, ControlError> {
         self.note(format!("{upstream} clear {scope:?}"));
         self.find(upstream)
+    }
+
+    fn preflight(
+        &self,
+        upstream: &str,
+        route: &str,
+        requests: u32,
+    ) -> Result<PreflightView, ControlError> {
+        self.note(format!("{upstream} {route} {requests}"));
+        self.find(upstream)?;
+        Ok(PreflightView {
+            upstream: upstream.to_owned(),
+            route: route.to_owned(),
+            requests,
+            takes_ms: 1,
+            done_at: Moment(crate::policy::time::WallTime { unix_ms: 0 }),
+            starts_in_ms: 0,
+            bound_by: "concurrency".to_owned(),
+            quota: None,
+            scope: None,
+            queued: 0,
+            in_flight_max: 16,
+            per_request_ms: None,
+        })
     }
 
     fn ask_ledger(&self, question: Question) -> Asking<'_> {

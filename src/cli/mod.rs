@@ -19,11 +19,15 @@ pub mod check;
 
 pub mod client;
 
+mod quotas;
+
 pub mod status;
 
 pub mod control;
 
 pub mod explain;
+
+mod preflight;
 
 mod query;
 
@@ -55,6 +59,9 @@ pub fn main() -> ExitCode {
             control::finish(&args.admin, async |client| explain::explain(&client, &args).await)
         }
         Command::Query(args) => query::query(&args),
+        Command::Preflight(args) => {
+            control::finish(&args.admin, async |client| preflight::preflight(&client, &args).await)
+        }
         Command::Breaker(args) => {
             control::finish(&args.admin, async |client| control::breaker(&client, &args).await)
         }
@@ -163,6 +170,12 @@ Examples:
 
 Hours pass in a second: nothing is sent, and the same --seed gives the same figures.")]
     Simulate(Box<simulate::SimulateArgs>),
+    /// Say how long a number of requests would take now, and what they would wait for
+    #[command(after_help = "\
+Examples:
+  forbear preflight github --requests 5000
+  forbear preflight github --requests 200 --route search --json | jq .takes_ms")]
+    Preflight(PreflightArgs),
     /// Override a breaker by hand, or give it back to itself
     #[command(after_help = "\
 Examples:
@@ -293,6 +306,24 @@ pub struct LedgerArgs {
     /// The configuration whose state.path is meant
     #[arg(short, long, value_name = "FILE", default_value = "config.toml", env = "FORBEAR_CONFIG")]
     config: PathBuf,
+}
+
+/// `forbear preflight`
+#[derive(Clone, Debug, Args)]
+pub struct PreflightArgs {
+    /// Name of the upstream
+    pub upstream: String,
+    /// How many more requests it is about
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests: u32,
+    /// The route they go by, if it is not the default one
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// For machines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 /// `forbear breaker`

@@ -125,8 +125,10 @@ fn show(name: &str, toml: bool) -> Result<String, String> {
     for cost in &profile.costs {
         put("cost", &format!("{}: {}", cost.route, cost.units));
     }
-    put("idempotency", profile.idempotency_key.as_ref().map_or("", |name| name.as_str()));
-    put("next page", &profile.next_links.join(", "));
+    let made = if profile.makes_idempotency_key { ", made where a request has none" } else { "" };
+    let key = profile.idempotency_key.as_ref().map(|name| format!("{name}{made}"));
+    put("idempotency", &key.unwrap_or_default());
+    put("links", &profile.links.join(", "));
     for (label, time) in
         [("head within", profile.attempt_timeout), ("pieces", profile.idle_timeout)]
     {

@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::control::Failure;
-use crate::telemetry::view::{BreakerState, BreakerView, KeyView, QuotaView, UpstreamView};
+use super::quotas::{self, Bars};
+use crate::telemetry::view::{BreakerState, BreakerView, KeyView, UpstreamView};
 
 /// Between two pictures of `--watch`.
 const REDRAW: Duration = Duration::from_secs(1);
 /// Keys shown; the rest is a number. Pools of a pattern are as many as the clients like.
 const KEYS_SHOWN_MAX: usize = 20;
 /// Cooldowns or quotas shown of one upstream; each of its callers may have some of its own.
-const SCOPES_SHOWN_MAX: usize = 8;
+pub(super) const SCOPES_SHOWN_MAX: usize = 8;
 /// Back to the top left corner, and nothing below.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
@@ -32,7 +33,7 @@ pub async fn run(client: &Client, watch: bool, json: bool) -> Result<(), Failure
             format!("{}\n", json!({ "upstreams": upstreams, "keys": keys }))
         } else {
             let (upstreams, keys): (Vec<_>, Vec<_>) = (read(upstreams)?, read(keys)?);
-            table(&upstreams, &keys)
+            table(&upstreams, &keys, Bars::fitting(io::stdout().is_terminal()))
         };
         let mut out = anstream::stdout();
         if watch && !json && io::stdout().is_terminal() {
@@ -53,23 +54,21 @@ fn read<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Failure> {
     })
 }
 
-/// Both tables, coloured; the stream takes the colours out where they do not belong.
-pub(super) fn table(upstreams: &[UpstreamView], keys: &[KeyView]) -> String {
-    let mut rows = vec![header(&[
-        "UPSTREAM",
-        "BREAKER",
-        "IN FLIGHT",
-        "QUEUED",
-        "COOLDOWN",
-        "QUOTA",
-        "RETRY BUDGET",
-    ])];
+/// All tables, coloured; the stream takes the colours out where they do not belong.
+pub(super) fn table(upstreams: &[UpstreamView], keys: &[KeyView], bars: Bars) -> String {
+    let mut rows =
+        vec![header(&["UPSTREAM", "BREAKER", "IN FLIGHT", "QUEUED", "COOLDOWN", "RETRY BUDGET"])];
     for upstream in upstreams {
         rows.extend(upstream_rows(upstream));
     }
     let mut text = aligned(&rows);
     if upstreams.is_empty() {
         text.push_str("No upstream is configured.\n");
+    }
+    let quotas = quotas::rows(upstreams, bars);
+    if !quotas.is_empty() {
+        text.push('\n');
+        text.push_str(&aligned(&quotas));
     }
     if !keys.is_empty() {
         let mut rows = vec![header(&["KEY", "IN FLIGHT", "WAITING"])];
@@ -95,19 +94,22 @@ pub(super) fn table(upstreams: &[UpstreamView], keys: &[KeyView]) -> String {
     text
 }
 
-/// One row for the upstream, and one more for each further breaker, cooldown or quota.
+/// One row for the upstream, and one more for each further breaker, cooldown or locked credential.
 fn upstream_rows(upstream: &UpstreamView) -> Vec<Vec<Cell>> {
     let breakers: Vec<_> = upstream.breaker.iter().map(breaker).collect();
     let cooldowns = upstream.cooldowns.iter().map(|cooldown| Cell {
         text: format!("{} {} ({})", cooldown.scope, span(cooldown.remaining_ms), cooldown.source),
         style: warn(true),
     });
-    let cooldowns = shortened(cooldowns);
-    let quotas = shortened(upstream.quotas.iter().map(quota));
+    let locks = upstream.locks.iter().map(|lock| Cell {
+        text: format!("{} {} (locked)", lock.credential, span(lock.remaining_ms)),
+        style: AnsiColor::Red.on_default(),
+    });
+    let cooldowns = shortened(locks.chain(cooldowns).collect());
     let limit = upstream.adaptive_limit.unwrap_or(upstream.in_flight_max);
     let learned = if upstream.adaptive_limit.is_some() { " (learned)" } else { "" };
     let budget = upstream.retry_budget_remaining_ratio;
-    let height = breakers.len().max(cooldowns.len()).max(quotas.len()).max(1);
+    let height = breakers.len().max(cooldowns.len()).max(1);
     (0..height)
         .map(|line| {
             let nth = |cells: &[Cell], none: &str| match cells.get(line) {
@@ -130,7 +132,6 @@ fn upstream_rows(upstream: &UpstreamView) -> Vec<Vec<Cell>> {
                     warn(upstream.queued > 0),
                 ),
                 nth(&cooldowns, "-"),
-                nth(&quotas, "-"),
                 once(format!("{:.0} %", budget * 100.0), warn(budget < 0.2)),
             ]
         })
@@ -138,12 +139,13 @@ fn upstream_rows(upstream: &UpstreamView) -> Vec<Vec<Cell>> {
 }
 
 /// The first few cells, and how many more there are.
-fn shortened(mut cells: impl ExactSizeIterator<Item = Cell>) -> Vec<Cell> {
-    let mut shown: Vec<_> = cells.by_ref().take(SCOPES_SHOWN_MAX).collect();
-    if cells.len() > 0 {
-        shown.push(Cell::plain(format!("and {} more; see --json", cells.len())));
+fn shortened(mut cells: Vec<Cell>) -> Vec<Cell> {
+    let more = cells.len().saturating_sub(SCOPES_SHOWN_MAX);
+    cells.truncate(SCOPES_SHOWN_MAX);
+    if more > 0 {
+        cells.push(Cell::plain(format!("and {more} more; see --json")));
     }
-    shown
+    cells
 }
 
 fn breaker(view: &BreakerView) -> Cell {
@@ -165,19 +167,8 @@ fn breaker(view: &BreakerView) -> Cell {
     Cell { text, style: colour.on_default() }
 }
 
-fn quota(view: &QuotaView) -> Cell {
-    let mut text = view.remaining.to_string();
-    if let Some(limit) = view.limit {
-        text = format!("{text}/{limit}");
-    }
-    if let Some(ms) = view.reset_in_ms {
-        text = format!("{text} reset {}", span(ms));
-    }
-    Cell { text, style: warn(view.remaining == 0) }
-}
-
 /// Rounded up: "0s" would say that it is over.
-fn span(ms: u64) -> String {
+pub(super) fn span(ms: u64) -> String {
     let seconds = ms.div_ceil(1000);
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, s) => format!("{s}s"),

@@ -7,11 +7,12 @@ use clap::CommandFactory;
 
 use super::client::{Client, ClientError};
 use super::control::{self, Failure};
+use super::quotas::Bars;
 use super::*;
 use crate::admin::tests::{Fake, Served, TOKEN};
 use crate::policy::time::WallTime;
 use crate::telemetry::view::{
-    BreakerState, BreakerView, CooldownView, KeyView, Moment, QuotaView, UpstreamView,
+    BreakerState, BreakerView, CooldownView, KeyView, LockView, Moment, QuotaView, UpstreamView,
 };
 
 fn parse(line: &str) -> Result<Command, clap::Error> {
@@ -153,13 +154,16 @@ fn an_address_that_is_none_is_refused_before_anything_is_sent() {
 fn a_thousand_quotas_do_not_push_the_status_table_off_the_screen() {
     let quota = QuotaView {
         scope: "route default".to_owned(),
+        name: None,
+        bucket: "default".to_owned(),
+        is_told: true,
         limit: None,
         remaining: 1,
         reset_at: None,
         reset_in_ms: None,
     };
     let busy = UpstreamView { quotas: vec![quota; 1000], ..UpstreamView::default() };
-    let table = status::table(&[busy], &[]);
+    let table = status::table(&[busy], &[], Bars::Ascii);
     assert!(table.contains("and 992 more; see --json"), "{table}");
     assert!(table.lines().count() < 20, "{table}");
 }
@@ -195,17 +199,38 @@ fn the_status_table_reads_at_a_glance() {
             source: "retry-after".to_owned(),
             raw: Some("retry-after: 4".to_owned()),
         }],
-        quotas: vec![QuotaView {
-            scope: "core".to_owned(),
-            limit: Some(5000),
-            remaining: 4321,
-            reset_at: Some(later),
-            reset_in_ms: Some(125_000),
+        locks: vec![LockView {
+            credential: "credential 5f0c1e".to_owned(),
+            until: later,
+            remaining_ms: 46_100,
         }],
+        quotas: vec![
+            QuotaView {
+                scope: "bucket core, credential 5f0c1e".to_owned(),
+                name: None,
+                bucket: "core".to_owned(),
+                is_told: true,
+                limit: Some(5000),
+                remaining: 4321,
+                reset_at: Some(later),
+                reset_in_ms: Some(125_000),
+            },
+            QuotaView {
+                scope: "bucket core, credential 77a012".to_owned(),
+                name: Some("minute".to_owned()),
+                bucket: "core".to_owned(),
+                is_told: false,
+                limit: None,
+                remaining: 0,
+                reset_at: None,
+                reset_in_ms: None,
+            },
+        ],
         in_flight: 3,
         in_flight_max: 16,
         adaptive_limit: Some(8),
         queued: 12,
+        queued_by_band: Default::default(),
         queue_max: 1000,
         retry_budget_remaining_ratio: 0.85,
         ..UpstreamView::default()
@@ -225,21 +250,25 @@ fn the_status_table_reads_at_a_glance() {
         waiting: 7,
     };
 
-    let table = status::table(&[github, jira], &[key]);
+    let table = status::table(&[github, jira], &[key], Bars::Blocks);
 
     let plain = strip_str(&table).to_string();
     assert_eq!(plain, "\
-UPSTREAM    BREAKER                                    IN FLIGHT      QUEUED   COOLDOWN                       QUOTA                  RETRY BUDGET
-github      closed                                     3/8 (learned)  12/1000  route search 5s (retry-after)  4321/5000 reset 2m05s  85 %
-            route search: forced_open 1h00m (vendor\u{fffd})
-jira-cloud  open 1s                                    0/16           0/1000   -                              -                      0 %
+UPSTREAM    BREAKER                                    IN FLIGHT      QUEUED   COOLDOWN                        RETRY BUDGET
+github      closed                                     3/8 (learned)  12/1000  credential 5f0c1e 47s (locked)  85 %
+            route search: forced_open 1h00m (vendor\u{fffd})                          route search 5s (retry-after)
+jira-cloud  open 1s                                    0/16           0/1000   -                               0 %
+
+UPSTREAM  QUOTA               LEFT
+github    core 5f0c1e         ████████░░  4,321/5,000  resets in 2m05s
+          core minute 77a012              0            as configured
 
 KEY        IN FLIGHT  WAITING
 ingestion  1/1        7
 ", "{plain}");
     assert!(table.contains("\u{1b}[31mopen 1s"), "an open breaker is red");
     assert_eq!(
-        strip_str(&status::table(&[], &[])).to_string().lines().last(),
+        strip_str(&status::table(&[], &[], Bars::Ascii)).to_string().lines().last(),
         Some("No upstream is configured.")
     );
 }

@@ -16,8 +16,8 @@ use super::units::{print_duration, print_size};
 use super::value::print_match;
 use crate::policy::profile::Unit;
 use crate::policy::settings::{
-    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, RetrySettings,
-    RouteSettings, UpstreamSettings,
+    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, QuotaSettings,
+    RetrySettings, RouteSettings, UpstreamSettings,
 };
 
 /// What stands where nothing was configured.
@@ -74,9 +74,10 @@ impl Layout {
         layout.put("", "limits", "in_flight_max", in_flight_max.to_string());
         layout.put("", "limits", "queue_max", queue_max.to_string());
         layout.put("", "limits", "replay_memory_max", print_size(*replay_memory_max));
-        for KeySettings { pattern, in_flight_max } in keys {
+        for KeySettings { pattern, in_flight_max, ordered } in keys {
             let table = layout.table(join("keys", pattern));
             layout.put(&table, &table, "in_flight_max", in_flight_max.to_string());
+            layout.put(&table, &table, "ordered", ordered.to_string());
         }
         for upstream in upstreams {
             layout.upstream(upstream);
@@ -120,7 +121,11 @@ impl Layout {
             listen,
             profile,
             dialect,
-            idempotency_key: _, // The profile's.
+            buckets: _, // The profile's, as the next two are.
+            costs: _,
+            idempotency_key: _,
+            makes_idempotency_key,
+            rewrite_links,
             credential,
             tls,
             key: _, // The default route has it, too.
@@ -129,7 +134,15 @@ impl Layout {
             routes,
             policy,
         } = upstream;
-        let UpstreamSettings { in_flight_max, queue_max, breaker, routes: policies } = &**policy;
+        let UpstreamSettings {
+            in_flight_max,
+            queue_max,
+            breaker,
+            routes: policies,
+            buckets: _,
+            quotas,
+            pacing,
+        } = &**policy;
         let table = self.table(join("upstreams", name));
         let at = table.as_str();
         self.put(at, at, "url", format!("{}{base_path}", print_origin(origin)));
@@ -142,11 +155,21 @@ impl Layout {
         {
             self.put(at, at, name, unit.map_or(NOT_SET, Unit::name).to_owned());
         }
+        self.put(at, at, "rewrite_links", rewrite_links.to_string());
         self.access(at, credential.as_ref(), tls);
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));
+        let key = if *makes_idempotency_key { "generate" } else { "forward" };
+        self.put(at, &join(at, "retry"), "idempotency_key", key.to_owned());
         self.put(at, at, "in_flight_max", in_flight_max.to_string());
         self.put(at, at, "queue_max", queue_max.to_string());
+        self.put(at, at, "pacing", word(pacing));
+        for QuotaSettings { name, requests, per, pacing } in quotas {
+            let table = self.table(join(&join(at, "quotas"), name));
+            self.put(&table, &table, "requests", requests.to_string());
+            self.put(&table, &table, "per", print_duration(*per));
+            self.put(&table, &table, "pacing", word(pacing));
+        }
         self.breaker(at, &join(at, "breaker"), breaker);
         for (index, (config, policy)) in routes.iter().zip(policies).enumerate() {
             let own = (index > 0).then(|| self.table(join(&join(at, "routes"), &config.name)));
@@ -157,7 +180,8 @@ impl Layout {
     /// What an upstream asks for: a secret, and certificates.
     fn access(&mut self, at: &str, credential: Option<&CredentialConfig>, tls: &TlsConfig) {
         let TlsConfig { ca_file, client_cert, client_key } = tls;
-        if let Some(CredentialConfig { header, value, source }) = credential {
+        // The prefix is part of the value, and the file of the source.
+        if let Some(CredentialConfig { header, value, source, prefix: _, file: _ }) = credential {
             self.put(at, &join(at, "credential"), "header", header.clone());
             self.put(at, &join(at, "credential"), "source", source.clone());
             self.put_secret(at, &join(at, "credential"), Some(value));

@@ -35,8 +35,8 @@ use self::problem::{Fault, Notes, Problem, Problems};
 pub use self::scope::EffectiveValue;
 use self::scope::Resolver;
 use self::settings::Settings;
-pub use self::sources::Environment;
 use self::sources::Sources;
+pub use self::sources::{Environment, read_again};
 
 /// The way out of having no configuration.
 const FIRST_FILE: &str = "Correct the name, or create the file: the two lines [upstreams.github] \

@@ -126,7 +126,7 @@ fn admin(
         );
         resolver.contradiction(&scope, "listen", fault);
     }
-    AdminSettings { listen, token: token.map(|(token, _)| Secret::new(&token)) }
+    AdminSettings { listen, token: token.map(|token| Secret::new(&token.secret)) }
 }
 
 fn metrics(resolver: &mut Resolver<'_, '_>, root: &Section) -> Option<SocketAddr> {
@@ -179,9 +179,11 @@ fn limits(resolver: &mut Resolver<'_, '_>, root: &Section) -> LimitSettings {
     let known = spec::find(spec::ROOT, "keys").map_or(&[][..], spec::Setting::entries);
     let keys = root.named("keys").iter().map(|(pattern, section)| {
         let scope = Scope::new(section, &[], known);
+        let ordered = resolver.value(&scope, "ordered");
         KeySettings {
             pattern: Arc::from(pattern.as_str()),
-            in_flight_max: resolver.value(&scope, "in_flight_max"),
+            in_flight_max: key_limit(resolver, &scope, ordered),
+            ordered,
         }
     });
     let keys = keys.collect();
@@ -191,6 +193,21 @@ fn limits(resolver: &mut Resolver<'_, '_>, root: &Section) -> LimitSettings {
         replay_memory_max: resolver.value(&scope, "replay_memory_max"),
         keys,
     }
+}
+
+/// The limit of a key; what is sent in order is sent one by one.
+fn key_limit(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, ordered: bool) -> u32 {
+    const NAME: &str = "in_flight_max";
+    let limit: Option<u32> = resolver.optional(scope, NAME);
+    if ordered && limit.is_some_and(|limit| limit > 1) {
+        let why = "exchanges of an ordered key are sent one by one";
+        resolver.contradiction(scope, NAME, Fault::new(why, "Write 1, or take ordered out."));
+    }
+    if !ordered && scope.depth(NAME).is_none() {
+        let fix = "Exchanges in flight at most that joined this key. Write in_flight_max = 1.";
+        resolver.contradiction(scope, NAME, Fault::new("it is missing and has no default", fix));
+    }
+    limit.unwrap_or(1)
 }
 
 /// Something that may be there once only: what it is, where it was typed, and its position.

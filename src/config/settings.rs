@@ -141,8 +141,16 @@ pub struct UpstreamConfig {
     pub profile: Option<Arc<str>>,
     /// What the reader of responses needs of it, with the units that are configured.
     pub dialect: Arc<Profile>,
+    /// Which requests spend which of the API's buckets; from the profile.
+    pub buckets: Vec<(RouteMatch, Arc<str>)>,
+    /// What requests cost that cost more than one unit; from the profile.
+    pub costs: Vec<(RouteMatch, u32)>,
+    /// Whether addresses of configured upstreams in its answers are made to lead through forbear.
+    pub rewrite_links: bool,
     /// The field by which this API notices a repeat, besides `Idempotency-Key`; from the profile.
     pub idempotency_key: Option<HeaderName>,
+    /// Whether a request that needs such a field and has none gets one.
+    pub makes_idempotency_key: bool,
     /// Injected on the way up.
     pub credential: Option<CredentialConfig>,
     /// Trust and client certificate.
@@ -212,6 +220,10 @@ pub struct CredentialConfig {
     pub header: String,
     /// Prefix and secret together, checked to be a legal field value.
     pub value: Secret,
+    /// What stands before the secret in it.
+    pub prefix: String,
+    /// The file that has the secret; `None` if the environment has it, which never changes.
+    pub file: Option<PathBuf>,
     /// A name that may be shown: `file /run/secrets/github` or `env GITHUB_TOKEN`.
     pub source: String,
 }

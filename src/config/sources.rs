@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use super::kind::is_field_value_byte;
 use super::problem::Fault;
 use super::scope::{Resolver, Scope};
+use super::secret::Secret;
+use super::settings::CredentialConfig;
 
 /// Secrets and certificates are small; more is the wrong file. 1 MiB holds any bundle of roots.
 pub(super) const FILE_MAX: u64 = 1 << 20;
@@ -26,17 +28,35 @@ pub(super) struct Sources<'e> {
     pub(super) watched: Vec<PathBuf>,
 }
 
+/// A secret, and where it was.
+pub(super) struct FoundSecret {
+    /// Alone.
+    pub(super) secret: String,
+    /// What its source may be called.
+    pub(super) source: String,
+    /// If it was in a file.
+    pub(super) file: Option<PathBuf>,
+}
+
+/// The value that would be sent by what the secret's file holds now; `None` if it holds none, as in
+/// the middle of being written, or there is no file. Reads the file system.
+pub fn read_again(credential: &CredentialConfig) -> Option<Secret> {
+    let bytes = read_bounded(credential.file.as_deref()?).ok()?;
+    let secret = std::str::from_utf8(trim_line_end(&bytes)).ok().filter(|it| !it.is_empty())?;
+    Some(Secret::new(&format!("{}{secret}", credential.prefix)))
+}
+
 impl<'e> Sources<'e> {
     pub(super) fn new(env: &'e Environment<'e>, folder: &Path) -> Self {
         Self { env, folder: folder.to_owned(), watched: Vec::new() }
     }
 
-    /// The secret that `file` or `env` of a table names, and what its source may be called.
+    /// The secret that `file` or `env` of a table names.
     pub(super) fn secret(
         &mut self,
         resolver: &mut Resolver<'_, '_>,
         scope: &Scope<'_>,
-    ) -> Option<(String, String)> {
+    ) -> Option<FoundSecret> {
         let exactly_one = r#"Write exactly one of file = "/run/secrets/NAME" and env = "NAME"."#;
         match (scope.depth("file"), scope.depth("env")) {
             (Some(_), Some(_)) => {
@@ -79,18 +99,18 @@ impl<'e> Sources<'e> {
         &mut self,
         resolver: &mut Resolver<'_, '_>,
         scope: &Scope<'_>,
-    ) -> Option<(String, String)> {
+    ) -> Option<FoundSecret> {
         let name: String = resolver.optional(scope, "file")?;
-        let (_, bytes) = self.read(resolver, scope, "file", &name)?;
-        let secret = trim_line_end(&bytes);
-        self.checked(resolver, scope, "file", secret).map(|secret| (secret, format!("file {name}")))
+        let (path, bytes) = self.read(resolver, scope, "file", &name)?;
+        let secret = self.checked(resolver, scope, "file", trim_line_end(&bytes))?;
+        Some(FoundSecret { secret, source: format!("file {name}"), file: Some(path) })
     }
 
     fn secret_from_env(
         &mut self,
         resolver: &mut Resolver<'_, '_>,
         scope: &Scope<'_>,
-    ) -> Option<(String, String)> {
+    ) -> Option<FoundSecret> {
         let name = scope.peek_as::<String>("env")?;
         let value = (self.env)(&name).unwrap_or_default();
         if value.is_empty() {
@@ -108,8 +128,8 @@ impl<'e> Sources<'e> {
             return None;
         }
         let _: Option<String> = resolver.optional(scope, "env");
-        self.checked(resolver, scope, "env", trim_line_end(value.as_bytes()))
-            .map(|secret| (secret, format!("env {name}")))
+        let secret = self.checked(resolver, scope, "env", trim_line_end(value.as_bytes()))?;
+        Some(FoundSecret { secret, source: format!("env {name}"), file: None })
     }
 
     fn checked(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::address::Url;
+use super::address::{Url, route_match};
 use super::kind::{NameRule, nearest};
 use super::problem::Fault;
 use super::read::{Section, join};
@@ -13,11 +13,11 @@ use super::resolve::warn_if_open;
 use super::scope::{EffectiveValue, Resolver, Scope};
 use super::secret::Secret;
 use super::settings::{CredentialConfig, RouteConfig, RouteMatch, TlsConfig, UpstreamConfig};
-use super::sources::Sources;
+use super::sources::{FoundSecret, Sources};
 use super::spec;
 use super::value::{Value, print_match};
 use crate::policy::profile::{GENERIC, Profile as Dialect, Unit};
-use crate::policy::settings::{Mode, RouteSettings, UpstreamSettings};
+use crate::policy::settings::{Mode, Pacing, QuotaSettings, RouteSettings, UpstreamSettings};
 use crate::profiles::{self, Profile};
 
 /// One upstream; `None` if its address is wrong or missing, which was noted.
@@ -44,7 +44,7 @@ pub(super) fn resolve(
     let known = profile.as_ref();
     let default_route = route(resolver, root, &scope, known, "default", None);
     let breaker = breaker(resolver, &scope.table("breaker"));
-    quotas(resolver, section);
+    let quotas = quotas(resolver, section);
     let own_routes = section.list("routes").iter().map(|own| {
         let layers: Vec<&Section> =
             std::iter::once(section).chain(defaults.iter().copied()).collect();
@@ -59,9 +59,17 @@ pub(super) fn resolve(
         queue_max: resolver.value(&scope, "queue_max"),
         breaker,
         routes: policies,
+        buckets: known.map_or_else(Vec::new, |it| {
+            it.buckets.iter().map(|bucket| bucket.name.as_str().into()).collect()
+        }),
+        quotas,
+        pacing: pacing(&resolver.value::<String>(&scope, "pacing")),
     };
+    let (buckets, costs) = known.map(spending).unwrap_or_default();
     let connect_timeout = resolver.value(&scope, "connect_timeout");
+    let rewrite_links = resolver.value(&scope, "rewrite_links");
     let replay_body_max = resolver.value(&scope.table("retry"), "replay_body_max");
+    let makes_idempotency_key = makes_key(resolver, &scope.table("retry"), known);
     let Url { origin, base_path } = url?;
     Some(UpstreamConfig {
         name: name.into(),
@@ -70,7 +78,11 @@ pub(super) fn resolve(
         prefix,
         hosts,
         listen: listen.first().copied(),
+        buckets,
+        costs,
+        rewrite_links,
         idempotency_key: profile.as_ref().and_then(|profile| profile.idempotency_key.clone()),
+        makes_idempotency_key,
         profile: profile.map(|profile| profile.name),
         dialect,
         credential,
@@ -182,10 +194,11 @@ fn credential(
     }
     let header = resolver.value(&scope, "header");
     let prefix: String = resolver.value(&scope, "prefix");
-    let (secret, source) = sources.secret(resolver, &scope)?;
+    let FoundSecret { secret, source, file } = sources.secret(resolver, &scope)?;
     let origin = format!("{source}, {}", resolver.notes.place(&scope.span));
     resolver.effective.push(EffectiveValue { path: scope.path, value: "***".into(), origin });
-    Some(CredentialConfig { header, value: Secret::new(&format!("{prefix}{secret}")), source })
+    let value = Secret::new(&format!("{prefix}{secret}"));
+    Some(CredentialConfig { header, value, prefix, file, source })
 }
 
 fn tls(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, sources: &mut Sources<'_>) -> TlsConfig {
@@ -266,6 +279,23 @@ fn timeout(
     span
 }
 
+/// As it was typed, also in `[defaults]`; else where the API is known to be glad of a key.
+fn makes_key(
+    resolver: &mut Resolver<'_, '_>,
+    scope: &Scope<'_>,
+    profile: Option<&Profile>,
+) -> bool {
+    let (name, generate) = ("idempotency_key", "generate");
+    let known = profile.filter(|it| it.makes_idempotency_key && scope.depth(name).is_none());
+    let Some(profile) = known else {
+        return resolver.value::<String>(scope, name) == generate;
+    };
+    let (path, value) = (join(&scope.path, name), Value::Text(generate.to_owned()).print());
+    let origin = format!("profile {}", profile.name);
+    resolver.effective.push(EffectiveValue { path, value, origin });
+    true
+}
+
 fn configured_route(
     resolver: &mut Resolver<'_, '_>,
     root: &Section,
@@ -308,29 +338,50 @@ fn check_routes(resolver: &mut Resolver<'_, '_>, section: &Section) {
     }
 }
 
-fn quotas(resolver: &mut Resolver<'_, '_>, section: &Section) {
-    let mut names = Vec::new();
+/// `[[upstreams.<name>.quotas]]`.
+fn quotas(resolver: &mut Resolver<'_, '_>, section: &Section) -> Vec<QuotaSettings> {
+    let mut quotas: Vec<QuotaSettings> = Vec::new();
     for quota in section.list("quotas") {
         let known = spec::find(spec::UPSTREAM, "quotas").map_or(&[][..], spec::Setting::entries);
         let scope = Scope::new(quota, &[], known);
         let name: String = resolver.value(&scope, "name");
-        let _: Option<u64> = resolver.optional(&scope, "requests");
-        let _: Option<Duration> = resolver.optional(&scope, "per");
-        let _: Option<String> = resolver.optional(&scope, "pacing");
-        if !name.is_empty() && names.contains(&name) {
+        let requests: Option<u64> = resolver.optional(&scope, "requests");
+        let per: Option<Duration> = resolver.optional(&scope, "per");
+        let pacing = pacing(&resolver.value::<String>(&scope, "pacing"));
+        if !name.is_empty() && quotas.iter().any(|other| *other.name == *name) {
             resolver.contradiction(
                 &scope,
                 "name",
                 Fault::new("another quota has that name", "Write another name."),
             );
         }
-        names.push(name);
-        let fix = "Limits are learned from the headers of responses meanwhile.";
-        resolver.notes.warning(
-            &quota.span,
-            &quota.path,
-            None,
-            Fault::new("configured quotas are read, but not yet acted on", fix),
-        );
+        if let (Some(requests), Some(per)) = (requests, per) {
+            quotas.push(QuotaSettings { name: name.into(), requests, per, pacing });
+        }
     }
+    quotas
+}
+
+fn pacing(word: &str) -> Pacing {
+    match word {
+        "smooth" => Pacing::Smooth,
+        "off" => Pacing::Off,
+        _ => Pacing::Observe,
+    }
+}
+
+type Spending = (Vec<(RouteMatch, Arc<str>)>, Vec<(RouteMatch, u32)>);
+
+/// What a profile says of buckets and costs. Its patterns were checked when it was read.
+fn spending(profile: &Profile) -> Spending {
+    let buckets = profile.buckets.iter().flat_map(|bucket| {
+        let name: Arc<str> = bucket.name.as_str().into();
+        let matches = bucket.routes.iter().filter_map(|text| route_match(text).ok());
+        matches.map(move |matcher| (matcher, name.clone()))
+    });
+    let costs = profile.costs.iter().filter_map(|cost| {
+        let units = u32::try_from(cost.units).unwrap_or(u32::MAX);
+        Some((route_match(&cost.route).ok()?, units.max(1)))
+    });
+    (buckets.collect(), costs.collect())
 }

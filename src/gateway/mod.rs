@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
@@ -15,6 +15,10 @@ use tokio::sync::broadcast;
 pub mod clock;
 
 pub mod route;
+
+pub mod spending;
+
+pub mod renewal;
 
 mod path;
 
@@ -25,10 +29,13 @@ pub mod upstream;
 pub mod view;
 
 use self::clock::Clock;
+use self::renewal::Look;
 use self::route::Routes;
+use self::spending::Spending;
 use self::upstream::{Upstream, UpstreamState};
 use crate::config::settings::{Settings, UpstreamConfig};
 use crate::policy::limits::{Limits, UpstreamId};
+use crate::policy::line::CredentialId;
 use crate::policy::time::Draw;
 use crate::proxy::head::UpstreamHead;
 use crate::store::ledger::Ledger;
@@ -73,6 +80,8 @@ pub struct Common {
     next_state: AtomicU32,
     events: broadcast::Sender<EventView>,
     salt: u128,
+    /// Where there are files to look at.
+    look: OnceLock<Look>,
 }
 
 /// Why a configuration cannot be put to work.
@@ -124,6 +133,11 @@ impl Gateway {
         self.replay_memory.set_max(self.settings.limits.replay_memory_max);
         for upstream in &self.upstreams {
             upstream.state.configure(&upstream.config.policy, &upstream.metrics);
+            upstream.state.renewal.put(upstream.head.injected.clone());
+            if upstream.has_new_secret {
+                let credential = CredentialId(self.common.injected(&upstream.config));
+                upstream.state.with(|policy, cx| policy.unlock(cx, credential));
+            }
         }
         let turns = self.common.limits().take_turns();
         self.common.give_turns(turns);
@@ -163,14 +177,17 @@ fn build_upstream(
         Some(same) => same.state.clone(),
         None => common.new_state(&config, &metrics),
     };
-    let route_ids = state.with(|policy, _| policy.learn_routes(&config.policy));
+    let before = same.map(|same| &same.config.credential);
+    let has_new_secret = before.is_some_and(|before| *before != config.credential);
+    let (route_ids, spending) = state
+        .with(|policy, _| (policy.learn_routes(&config.policy), Spending::new(&config, policy)));
     let head = UpstreamHead::new(&config).ok_or_else(|| BuildError {
         upstream: config.name.clone(),
         cause: TargetError::Settings(
             "its host, path or credential is not legal in HTTP".to_owned(),
         ),
     })?;
-    Ok(Upstream { head, target, route_ids, metrics, state, config })
+    Ok(Upstream { head, target, route_ids, spending, has_new_secret, metrics, state, config })
 }
 
 impl Common {
@@ -203,6 +220,7 @@ impl Common {
             next_state: AtomicU32::new(1),
             events: broadcast::channel(EVENT_BACKLOG).0,
             salt,
+            look: OnceLock::new(),
         })
     }
 
@@ -223,7 +241,8 @@ impl Common {
 
     /// Tells whoever follows the events, and the ledger. What others depend on is on disk soon.
     pub fn tell(&self, event: EventView) {
-        let is_urgent = matches!(event.kind, EventKind::Breaker | EventKind::Cooldown);
+        let is_urgent =
+            matches!(event.kind, EventKind::Breaker | EventKind::Cooldown | EventKind::Credential);
         self.ledger.event(&event, is_urgent);
         // Nobody listening is the usual case.
         let _ = self.events.send(event);
@@ -241,6 +260,25 @@ impl Common {
         bytes.hash(&mut hasher);
         // Zero is nobody.
         hasher.finish().max(1)
+    }
+
+    /// The same for the secret that is put on every request to an upstream, by where it comes from:
+    /// it may be replaced, and its quota stays.
+    pub fn injected(&self, config: &UpstreamConfig) -> u64 {
+        config.credential.as_ref().map_or(0, |it| self.salted(it.source.as_bytes()))
+    }
+
+    /// From now on refused secrets are looked at again in this way; the first one counts.
+    pub fn look_by(&self, look: Look) {
+        // A second one would be a second sidecar on the same gateway, and there is none.
+        let _ = self.look.set(look);
+    }
+
+    /// Puts the secret of that upstream in force if there is a new one. May block.
+    fn look_at_secret(&self, upstream: &str) {
+        if let Some(look) = self.look.get() {
+            look(upstream);
+        }
     }
 
     /// Refuses new exchanges and those that wait, also at upstreams that a reload has removed.

@@ -4,7 +4,8 @@
 //! of its `hosts`, named in an absolute target or in `Host`; its prefix, the longest first. What
 //! that costs hardly depends on how many upstreams there are, as long as few share one host.
 //!
-//! Routes of an upstream are tried in the order of the configuration; the first match wins.
+//! Routes of an upstream are tried in the order of the configuration; the first match wins. `back` is
+//! the opposite direction: from an address that an upstream names to one that leads here.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -259,7 +260,7 @@ impl Entry {
 
 /// A [`RouteMatch`], cut into segments once.
 #[derive(Debug)]
-struct Pattern {
+pub(super) struct Pattern {
     method: Option<String>,
     segments: Vec<Segment>,
     tail: Tail,
@@ -280,7 +281,7 @@ enum Tail {
 }
 
 impl Pattern {
-    fn new(config: &RouteMatch) -> Self {
+    pub(super) fn new(config: &RouteMatch) -> Self {
         let mut parts: Vec<&str> = config.path.split('/').filter(|part| !part.is_empty()).collect();
         let tail = match parts.last() {
             Some(&"**") => Tail::Anything,
@@ -301,7 +302,7 @@ impl Pattern {
 
     /// Empty segments of the path are skipped, as most servers do, so that a doubled slash does
     /// not lead around a route's limits.
-    fn matches(&self, method: &Method, path: &str) -> bool {
+    pub(super) fn matches(&self, method: &Method, path: &str) -> bool {
         if self.method.as_deref().is_some_and(|wanted| wanted != method.as_str()) {
             return false;
         }
@@ -319,6 +320,10 @@ impl Pattern {
             }
     }
 }
+
+mod back;
+
+pub use self::back::{Back, Rewritten, WayBack};
 
 #[cfg(test)]
 pub(crate) mod tests;

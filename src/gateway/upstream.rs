@@ -10,13 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::Common;
+use super::renewal::{Injected, Renewal};
+use super::spending::Spending;
 use crate::config::settings::{Origin, UpstreamConfig};
 use crate::policy::breaker::Transition;
 use crate::policy::limits::UpstreamId;
-use crate::policy::line::{RouteId, TicketId};
+use crate::policy::line::{CredentialId, RouteId, TicketId};
 use crate::policy::settings::UpstreamSettings;
 use crate::policy::time::MonoTime;
-use crate::policy::upstream::{Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy};
+use crate::policy::upstream::{
+    Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy, credential_name,
+};
 use crate::proxy::head::UpstreamHead;
 use crate::telemetry::upstream::UpstreamMetrics;
 use crate::telemetry::view::{EventKind, EventView, Moment};
@@ -32,6 +36,10 @@ pub struct Upstream {
     pub target: Arc<Target>,
     /// Under which id the policy knows each route of `config`.
     pub route_ids: Vec<RouteId>,
+    /// Which quota its requests spend, and how much.
+    pub spending: Spending,
+    /// Whether the secret that is put on its requests is another one than before.
+    pub has_new_secret: bool,
     /// Its counters.
     pub metrics: Arc<UpstreamMetrics>,
     /// What outlives a reload.
@@ -50,6 +58,8 @@ pub struct UpstreamState {
     wakers: Mutex<HashMap<TicketId, Arc<Notify>>>,
     /// How an attempt failed that was the last to do so, in a few words.
     last_failure: Mutex<Option<Arc<str>>>,
+    /// The secret in force, where one is put on its requests.
+    pub renewal: Renewal,
     common: Arc<Common>,
 }
 
@@ -80,6 +90,7 @@ impl UpstreamState {
             }),
             wakers: Mutex::default(),
             last_failure: Mutex::default(),
+            renewal: Renewal::default(),
             common,
         }
     }
@@ -163,6 +174,11 @@ impl UpstreamState {
         self.with(|policy, cx| policy.image(cx))
     }
 
+    /// Whether a refused secret is one no more; see [`Renewal`].
+    pub async fn is_renewed(&self, sent: &Injected) -> bool {
+        self.renewal.has_other(sent, &self.common, &self.name).await
+    }
+
     /// Remembers how an attempt failed: `503 unhealthy`, `connect`.
     pub fn note_failure(&self, what: String) {
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.into());
@@ -194,6 +210,8 @@ impl UpstreamState {
                 self.tell_breaker(route.as_deref(), transition, metrics);
             }
             Event::Cooldown(image) => self.tell_cooldown(&image),
+            Event::Locked { credential, until } => self.tell_lock(credential, until),
+            Event::Unlocked { credential } => self.tell_unlock(credential),
         }
     }
 
@@ -214,6 +232,23 @@ impl UpstreamState {
         let wait_ms = u64::try_from(image.wait.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(upstream, scope, %until, wait_ms, source, "cooling down");
         self.tell(EventKind::Cooldown, scope, format!("nothing before {until} ({source})"));
+    }
+
+    fn tell_lock(&self, credential: CredentialId, until: MonoTime) {
+        let until = self.common.clock.anchor().wall(until);
+        let (upstream, scope) = (&*self.name, credential_name(credential));
+        tracing::warn!(upstream, scope, %until, "refused again and again: locked");
+        self.tell(
+            EventKind::Credential,
+            scope,
+            format!("refused again and again: locked until {until}"),
+        );
+    }
+
+    fn tell_unlock(&self, credential: CredentialId) {
+        let (upstream, scope) = (&*self.name, credential_name(credential));
+        tracing::info!(upstream, scope, "unlocked");
+        self.tell(EventKind::Credential, scope, "unlocked".to_owned());
     }
 
     fn tell(&self, kind: EventKind, scope: String, detail: String) {

@@ -11,7 +11,8 @@ use crate::policy::time::{MonoTime, TimeAnchor};
 use crate::policy::upstream::BreakerImage;
 use crate::telemetry::names;
 use crate::telemetry::view::{
-    BreakerState, BreakerView, CooldownView, KeyView, Moment, QuotaView, RouteView, UpstreamView,
+    BreakerState, BreakerView, CooldownView, KeyView, LockView, Moment, QuotaView, RouteView,
+    UpstreamView,
 };
 
 impl Gateway {
@@ -79,16 +80,33 @@ impl Upstream {
                 .iter()
                 .map(|quota| QuotaView {
                     scope: quota.scope.clone(),
+                    name: quota.name.as_deref().map(str::to_owned),
+                    bucket: quota.bucket.to_string(),
+                    is_told: quota.is_told,
                     limit: quota.limit,
                     remaining: quota.remaining,
                     reset_at: quota.reset.map(|at| Moment(anchor.wall(at))),
                     reset_in_ms: quota.reset.map(|at| ms(at.since(anchor.mono))),
                 })
                 .collect(),
+            locks: image
+                .locks
+                .iter()
+                .map(|(credential, until)| LockView {
+                    credential: credential.clone(),
+                    until: Moment(anchor.wall(*until)),
+                    remaining_ms: ms(until.since(anchor.mono)),
+                })
+                .collect(),
             in_flight: image.in_flight,
             in_flight_max: config.policy.in_flight_max,
             adaptive_limit: image.adaptive_limit,
             queued: u32::try_from(image.queued).unwrap_or(u32::MAX),
+            queued_by_band: image
+                .queued_by_band
+                .iter()
+                .map(|(band, n)| (band.name().to_owned(), *n))
+                .collect(),
             queue_max: config.policy.queue_max,
             retry_budget_remaining_ratio: image.budget_left,
             routes: routes.collect(),

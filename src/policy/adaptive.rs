@@ -30,6 +30,9 @@ pub struct AdaptiveLimit {
     /// Whether it went up since the last cut.
     grown: bool,
     last_cut: MonoTime,
+    /// Attempts that were out when it was cut last and were served: so many at once are no more
+    /// than the upstream takes.
+    served_beside: u32,
 }
 
 impl AdaptiveLimit {
@@ -50,7 +53,8 @@ impl AdaptiveLimit {
         if sent_at < self.last_cut {
             // It was on its way when the limit was cut, so it says nothing against the new
             // limit; but of all that was refused in one burst, the lowest level names the limit.
-            if below < limit {
+            // Unless more were served at the time: requests overtake each other.
+            if below < limit && below >= self.served_beside {
                 self.limit = Some(below);
                 self.refused_at = refused_at;
             }
@@ -69,11 +73,19 @@ impl AdaptiveLimit {
         self.grown = false;
         self.successes = 0;
         self.last_cut = now;
+        self.served_beside = 0;
     }
 
     /// Hears of a served attempt. `max` is the configured limit, beyond which this never grows.
-    pub fn on_success(&mut self, max: u32) {
+    pub fn on_success(&mut self, sent_at: MonoTime, max: u32) {
         let Some(limit) = self.limit else { return };
+        if sent_at < self.last_cut {
+            self.served_beside = self.served_beside.saturating_add(1);
+            if self.served_beside > limit {
+                self.limit = Some(self.served_beside.min(max.max(1)));
+                self.refused_at = self.limit.map(|limit| limit.saturating_add(1));
+            }
+        }
         self.successes = self.successes.saturating_add(1);
         let tried = self.refused_at.is_some_and(|at| limit >= at);
         let near = self.refused_at.is_some_and(|at| limit.saturating_add(1) == at);

@@ -29,7 +29,7 @@ use self::body::Body;
 use self::fields::Fields;
 use self::value::Clock;
 use self::verdict::Facts;
-use super::outcome::{Hint, HintSource, QuotaReading, Reading};
+use super::outcome::{Hint, HintSource, QuotaReading, Reach, Reading};
 use super::profile::{Answer, Profile};
 use super::time::WallTime;
 
@@ -64,6 +64,8 @@ pub struct Interpretation<'a> {
     pub quotas: Vec<Quota<'a>>,
     /// What it covers, in the server's words.
     pub scope: Option<Cow<'a, str>>,
+    /// How far the wait reaches.
+    pub reach: Reach,
     /// The bucket or resource that the request belongs to, in the server's words.
     pub bucket: Option<&'a str>,
     /// Fields about limits that could not be read, with their values.
@@ -107,6 +109,8 @@ pub struct Quota<'a> {
     is_of_category: bool,
 }
 
+/// Longer names of buckets are none: those of real APIs are words or hashes.
+const BUCKET_NAME_MAX: usize = 64;
 /// Bytes of a server's words that are kept to be shown: enough to recognise them.
 const RAW_MAX: usize = 64;
 
@@ -147,12 +151,19 @@ impl<'a> Interpretation<'a> {
             let raw = Some(wait.shown());
             Hint { wait: wait.duration, source: wait.source, raw }
         });
-        let applies = |quota: &Quota<'_>| self.limited || !quota.is_of_category;
-        let quota = quota::binding(&self.quotas, applies).and_then(|quota| {
-            let Quota { limit, reset, .. } = *quota;
-            Some(QuotaReading { limit, remaining: quota.remaining?, reset })
+        let applies = |quota: &&Quota<'_>| self.limited || !quota.is_of_category;
+        let quotas = self.quotas.iter().filter(applies).filter_map(|quota| {
+            let name = Some(&*quota.name).filter(|name| !name.is_empty()).map(Into::into);
+            let Quota { limit, reset, window, .. } = *quota;
+            Some(QuotaReading { name, limit, remaining: quota.remaining?, reset, window })
         });
-        Reading { hint, quota }
+        let bucket = self.bucket.filter(|name| (1..=BUCKET_NAME_MAX).contains(&name.len()));
+        Reading {
+            hint,
+            reach: self.reach,
+            bucket: bucket.map(Into::into),
+            quotas: quotas.collect(),
+        }
     }
 }
 
@@ -188,8 +199,9 @@ pub fn interpret<'a>(response: Response<'a>, profile: &'a Profile) -> Interpreta
     let (answer, limited) = facts.answer();
     let wait = facts.wait(answer, limited);
     let scope = facts.scope();
+    let reach = facts.reach();
     let (bucket, unread) = (fields.bucket, fields.unread);
-    Interpretation { answer, limited, wait, quotas, scope, bucket, unread }
+    Interpretation { answer, limited, wait, quotas, scope, reach, bucket, unread }
 }
 
 impl Interpretation<'_> {
@@ -201,6 +213,7 @@ impl Interpretation<'_> {
             wait: None,
             quotas: Vec::new(),
             scope: None,
+            reach: Reach::Bucket,
             bucket: None,
             unread: Vec::new(),
         }

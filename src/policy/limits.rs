@@ -4,18 +4,28 @@
 //! taken all together or not at all, so nobody holds one while waiting for another, and no order
 //! of requests can deadlock. A pool that has waiters admits only the upstream whose turn it is:
 //! without that, a busy upstream would take each freed permit before a quiet one heard of it.
+//!
+//! A pool whose order is strict gives each member a number when it joins, and a permit only to the
+//! lowest number that has not left: whoever waits between two attempts is waited for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use self::keys::Keys;
+use self::strict::Strict;
 use self::turns::Turns;
 use super::hash::IdMap;
 use super::settings::LimitSettings;
 
 mod keys;
 
+mod strict;
+
 mod turns;
+
+mod view;
+
+pub use self::view::PoolView;
 
 /// Distinct values of pattern keys remembered at once. At about 200 bytes each this is 2 MB; the
 /// caller chooses the names, so the table must not be theirs to fill. Idle pools make room.
@@ -56,27 +66,14 @@ struct Pool {
     members: u32,
     /// Upstreams with an exchange that could go but for this pool, in the order of their turns.
     waiting: Turns,
+    /// Whether only the lowest number may go.
+    is_ordered: bool,
+    /// Members with a number.
+    numbers: Strict,
     /// Whether its name was declared, so that it is never forgotten.
     stays: bool,
     /// Whether it is among the idle ones.
     noted: bool,
-}
-
-/// A pool as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolView {
-    /// The limit of the process, which is no key.
-    pub is_process: bool,
-    /// The value of the key.
-    pub name: Arc<str>,
-    /// The declaration it comes from: the name itself, or a pattern.
-    pub declared: Arc<str>,
-    /// Permits at most.
-    pub limit: u32,
-    /// Permits out.
-    pub in_use: u32,
-    /// Exchanges that named the key and hold no permit.
-    pub waiting: u32,
 }
 
 const PROCESS: PoolId = Limits::PROCESS;
@@ -117,6 +114,11 @@ impl Limits {
             // A key that is declared no longer limits nobody.
             let key = self.keys.covering(&pool.name);
             pool.limit = key.map_or(u32::MAX, |key| key.in_flight_max);
+            pool.is_ordered = key.is_some_and(|key| key.ordered);
+            if !pool.is_ordered {
+                // Whoever waited for its number waits for a permit.
+                pool.numbers.take_all_waiting().for_each(|upstream| pool.waiting.enter(upstream));
+            }
             pool.stays = self.keys.declares(&pool.name);
         }
         self.passing = self.pools.values().filter(|pool| !pool.stays).count();
@@ -150,13 +152,51 @@ impl Limits {
         self.note_if_idle(id);
     }
 
+    /// Gives a member its number, if the order of this pool is strict. Members of several pools
+    /// should be numbered in all of them before the next one is: else two could wait for each other.
+    pub fn number(&mut self, id: PoolId) -> Option<u64> {
+        let pool = self.pools.get_mut(&id).filter(|pool| pool.is_ordered)?;
+        Some(pool.numbers.next())
+    }
+
+    /// A member with a number leaves; whoever has the next one may be due.
+    pub fn pass_on(&mut self, id: PoolId, number: u64) {
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.numbers.leave(number);
+            self.give_turn(id);
+        }
+    }
+
+    /// As [`Self::try_take_as`] without numbers.
+    pub fn try_take(&mut self, upstream: UpstreamId, pools: &[PoolId]) -> Result<(), PoolId> {
+        self.try_take_as(upstream, pools, None)
+    }
+
     /// Takes one permit of the process and one of each pool, or none and the pool that is in the
     /// way; the upstream then has its place among those that wait for it.
-    pub fn try_take(&mut self, upstream: UpstreamId, pools: &[PoolId]) -> Result<(), PoolId> {
+    pub fn try_take_as(
+        &mut self,
+        upstream: UpstreamId,
+        pools: &[PoolId],
+        numbers: Option<&[(PoolId, u64)]>,
+    ) -> Result<(), PoolId> {
         for id in std::iter::once(&PROCESS).chain(pools) {
             let Some(pool) = self.pools.get_mut(id) else {
                 continue;
             };
+            if pool.is_ordered
+                && let Some(number) = numbers.and_then(|numbers| number_in(numbers, *id))
+            {
+                let is_full = pool.in_use >= pool.limit;
+                if is_full || !pool.numbers.is_first(number) {
+                    pool.numbers.wait(number, upstream);
+                    if !is_full {
+                        self.give_turn(*id);
+                    }
+                    return Err(*id);
+                }
+                continue;
+            }
             let first = pool.waiting.first();
             let is_full = pool.in_use >= pool.limit;
             if is_full || first.is_some_and(|first| first != upstream) {
@@ -257,24 +297,11 @@ impl Limits {
         id == PROCESS
     }
 
-    /// All pools, in no particular order.
-    pub fn view(&self) -> Vec<PoolView> {
-        let view = |(id, pool): (&PoolId, &Pool)| PoolView {
-            is_process: Self::is_process(*id),
-            name: pool.name.clone(),
-            declared: pool.declared.clone(),
-            limit: pool.limit,
-            in_use: pool.in_use,
-            waiting: pool.members.saturating_sub(pool.in_use),
-        };
-        self.pools.iter().map(view).collect()
-    }
-
     /// If there is room and somebody waits, the first of them gets a turn.
     fn give_turn(&mut self, id: PoolId) {
-        if let Some(pool) = self.pools.get(&id)
+        if let Some(pool) = self.pools.get_mut(&id)
             && pool.in_use < pool.limit
-            && let Some(first) = pool.waiting.first()
+            && let Some(first) = pool.next()
             && !self.turns.contains(&first)
         {
             self.turns.push(first);
@@ -300,7 +327,9 @@ impl Limits {
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let name: Arc<str> = name.into();
         self.by_name.insert(name.clone(), id);
-        self.pools.insert(id, Pool::new(name, key.pattern, key.in_flight_max, stays));
+        let mut pool = Pool::new(name, key.pattern, key.in_flight_max, stays);
+        pool.is_ordered = key.ordered;
+        self.pools.insert(id, pool);
         Some(id)
     }
 
@@ -332,13 +361,33 @@ impl Limits {
 
 impl Pool {
     fn new(name: Arc<str>, declared: Arc<str>, limit: u32, stays: bool) -> Self {
-        let waiting = Turns::default();
-        Self { name, declared, limit, in_use: 0, members: 0, waiting, stays, noted: false }
+        Self {
+            name,
+            declared,
+            limit,
+            in_use: 0,
+            members: 0,
+            waiting: Turns::default(),
+            is_ordered: false,
+            numbers: Strict::default(),
+            stays,
+            noted: false,
+        }
+    }
+
+    /// Whose turn it is; who is called by number is called once.
+    fn next(&mut self) -> Option<UpstreamId> {
+        let numbered = if self.is_ordered { self.numbers.call() } else { None };
+        numbered.or(self.waiting.first())
     }
 
     fn is_idle(&self) -> bool {
         self.in_use == 0 && self.members == 0 && self.waiting.is_empty()
     }
+}
+
+fn number_in(numbers: &[(PoolId, u64)], id: PoolId) -> Option<u64> {
+    numbers.iter().find(|(of, _)| *of == id).map(|(_, number)| *number)
 }
 
 #[cfg(test)]

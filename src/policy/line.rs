@@ -2,26 +2,44 @@
 //!
 //! Exchanges that need the same things (route, credential, keys, safety) wait in one lane: if its
 //! head cannot go, nobody behind it can. A lane is either *ready*, to be looked at in the order of
-//! arrival, or *parked* at the one place where its head met an obstacle. All lanes at a place wait
+//! turns, or *parked* at the one place where its head met an obstacle. All lanes at a place wait
 //! for the same thing, so it is enough to look at the first of them, and at the next one if that
 //! one went on: one throttled route never stands in the way of another, and every operation but
 //! [`Line::raise`] and [`Line::unpark_all`] is logarithmic in the number of lanes.
+//!
+//! Whose turn it is, `flow` says: flows take turns, and within a flow the first come is served
+//! first.
 //!
 //! Time is accounted per place and lane: a ticket's waits are the account now less the account
 //! when it came.
 
 use std::collections::BTreeSet;
 
+use self::flow::{Flows, There};
 use self::lane::{Lane, Parked};
+use self::order::{Order, Turns};
 use super::hash::IdMap;
 use super::outcome::Waits;
 use super::time::MonoTime;
 
+mod flow;
+
 mod lane;
+
+mod order;
 
 mod place;
 
-pub use self::place::{CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why};
+mod told;
+
+mod turn;
+
+pub use self::flow::{Band, FlowId};
+pub use self::place::{BucketId, CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why};
+
+/// Places whose turns are remembered although nobody waits there. Forgetting one means that who was
+/// held back elsewhere meanwhile may catch up there.
+const TURNS_KEPT: usize = 256;
 
 /// The lanes of one upstream.
 #[derive(Debug, Default)]
@@ -29,7 +47,14 @@ pub struct Line {
     lanes: IdMap<u32, Lane>,
     by_needs: IdMap<Needs, u32>,
     tickets: IdMap<TicketId, u32>,
-    ready: BTreeSet<(TicketId, u32)>,
+    ready: Order,
+    /// Ready, too, and looked at first: their bands waited for too long.
+    early: BTreeSet<(TicketId, u32)>,
+    flows: Flows,
+    /// The turns that were given in each place, also while nobody waits there.
+    turns: IdMap<Place, Turns>,
+    /// The latest time that was told.
+    now: MonoTime,
     parked: IdMap<Place, Parked>,
     alarms: BTreeSet<(MonoTime, Place)>,
     next_lane: u32,
@@ -53,11 +78,13 @@ impl Line {
 
     /// Puts a ticket in line; its lane is looked at again if it became the head.
     pub fn enter(&mut self, now: MonoTime, needs: &Needs, id: TicketId, give_up_at: MonoTime) {
+        self.now = self.now.max(now);
         let lane_id = self.by_needs.get(needs).copied().unwrap_or_else(|| {
             let lane_id = self.next_lane;
             self.next_lane = self.next_lane.wrapping_add(1);
             self.by_needs.insert(needs.clone(), lane_id);
-            self.lanes.insert(lane_id, Lane::new(needs.clone(), now));
+            let key = self.flows.key_of(needs);
+            self.lanes.insert(lane_id, Lane::new(needs.clone(), key, now));
             lane_id
         });
         let is_head = self.lanes.get(&lane_id).and_then(Lane::head).is_none_or(|head| id < head);
@@ -70,8 +97,9 @@ impl Line {
         lane.tickets.insert(id, (lane.account.waits, give_up_at));
         lane.patience.insert((give_up_at, id));
         self.tickets.insert(id, lane_id);
+        self.flows.enter(lane.key, id);
         if is_head {
-            self.ready.insert((id, lane_id));
+            self.make_ready(lane_id);
         } else {
             self.patience_changed(lane_id, earliest);
         }
@@ -91,12 +119,14 @@ impl Line {
         let earliest = lane.earliest();
         let (joined, give_up_at) = lane.tickets.remove(&id)?;
         lane.patience.remove(&(give_up_at, id));
+        self.flows.leave(lane.key, id);
         let waits = lane.account.waits.since(&joined);
         if is_head {
             let has_alarm = lane.obstacle.is_some_and(|obstacle| obstacle.until.is_some());
             let hand_on = lane.called_from.take().filter(|place| place.is_barrier() || has_alarm);
-            if let Some(next) = lane.head() {
-                self.ready.insert((next, lane_id));
+            lane.is_early = false;
+            if lane.head().is_some() {
+                self.make_ready(lane_id);
             } else if let Some(lane) = self.lanes.remove(&lane_id) {
                 self.by_needs.remove(&lane.needs);
             }
@@ -106,14 +136,20 @@ impl Line {
         } else {
             self.patience_changed(lane_id, earliest);
         }
+        if self.is_empty() {
+            self.flows.clear();
+            self.turns.clear();
+        }
         self.check();
         Some(waits)
     }
 
-    /// The lane that is to be looked at next: the one whose head came first.
+    /// The lane that is to be looked at next: the one whose turn comes first.
     pub fn next_ready(&mut self) -> Option<(TicketId, Needs)> {
-        let (head, lane_id) = *self.ready.first()?;
-        Some((head, self.lanes.get(&lane_id)?.needs.clone()))
+        let early = self.early.first().map(|(_, lane_id)| *lane_id);
+        let first = early.or_else(|| Some(self.ready.first(&self.flows, None, self.now)?.lane))?;
+        let lane = self.lanes.get(&first)?;
+        Some((lane.head()?, lane.needs.clone()))
     }
 
     /// The head of this ready lane met an obstacle. Says who has to hear of it: the first who waits
@@ -124,13 +160,36 @@ impl Line {
     /// hands the call on to the next one that waited there.
     pub fn park(&mut self, now: MonoTime, head: TicketId, obstacle: Obstacle) -> Vec<TicketId> {
         let Some(lane_id) = self.tickets.get(&head).copied() else { return Vec::new() };
-        let Some(lane) = self.lanes.get_mut(&lane_id) else { return Vec::new() };
-        self.ready.remove(&(head, lane_id));
+        let Some(called_from) = self.lanes.get_mut(&lane_id).map(|lane| lane.called_from.take())
+        else {
+            return Vec::new();
+        };
+        self.lift(lane_id);
+        let place = obstacle.place;
+        let passed = called_from.filter(|before| place.is_behind(*before));
+        let has_changed = self.put(now, lane_id, obstacle, passed);
+        let affected = self.told(lane_id, place, has_changed);
+        if let Some(before) = called_from.filter(|before| *before != place) {
+            self.unpark_first(before);
+        }
+        self.check();
+        affected
+    }
+
+    /// Lists a lane at the place of `obstacle`; true if that is another one than before there.
+    fn put(
+        &mut self,
+        now: MonoTime,
+        lane_id: u32,
+        obstacle: Obstacle,
+        passed: Option<Place>,
+    ) -> bool {
+        let Some(lane) = self.lanes.get_mut(&lane_id) else { return false };
+        let place = obstacle.place;
         lane.account.charge(now);
         lane.obstacle = Some(obstacle);
-        let called_from = lane.called_from.take();
-
-        let place = obstacle.place;
+        lane.called_from = None;
+        lane.is_early = false;
         let at = self.parked.entry(place).or_insert_with(|| Parked::new(obstacle, now));
         at.account.charge(now);
         at.account.kind = obstacle.kind;
@@ -139,70 +198,39 @@ impl Line {
             self.alarms.remove(&(until, place));
         }
         self.alarms.extend(obstacle.until.map(|until| (until, place)));
-        at.lanes.insert((head, lane_id));
         at.patience.insert((lane.earliest(), lane_id));
         lane.parked = Some((place, at.account.waits));
+        lane.seat = lane.seat_at(place);
 
-        let affected = self.told(lane_id, place, before != obstacle);
-        if let Some(before) = called_from.filter(|before| *before != place) {
-            self.unpark_first(before);
+        let (key, since) = (lane.key, lane.since);
+        if let Some(turns) = passed.and_then(|passed| self.turns.get_mut(&passed)) {
+            // Getting further was its turn there.
+            turns.serve(key.band, self.flows.tag(key), now);
         }
-        self.check();
-        affected
-    }
-
-    /// Who has to hear of what `lane_id`, just parked, has met.
-    fn told(&mut self, lane_id: u32, place: Place, has_changed: bool) -> Vec<TicketId> {
-        let mut affected = Vec::new();
-        let Some(at) = self.parked.get(&place) else { return affected };
-        // Only the first minds the clock; whoever minded it before need not.
-        let mut lanes = at.lanes.iter();
-        let first = lanes.next().copied();
-        let others = [lanes.next().map(|(_, lane)| *lane), Some(lane_id)];
-        for other in others.into_iter().flatten().filter(|id| first.map(|it| it.1) != Some(*id)) {
-            if let Some(lane) = self.lanes.get_mut(&other) {
-                lane.told = None;
-            }
+        let turns = self.turns.entry(place).or_default();
+        if !at.lanes.has(key.band) {
+            turns.begin(key.band, since);
         }
-        if let Some((head, first)) = first
-            && let Some(lane) = self.lanes.get_mut(&first)
-        {
-            let told = at.obstacle.until.map(|until| (head, until));
-            if told.is_some() && lane.told != told {
-                affected.push(head);
-            }
-            lane.told = told;
+        if let Some(seat) = lane.seat {
+            let there = There { floor: turns.floor, rivals: at.lanes.rivals(key) };
+            self.flows.settle(key, there);
+            at.lanes.insert(seat, lane_id, &self.flows);
         }
-        if let Some(until) = at.obstacle.known_end() {
-            let all = at.patience.range(..(until, 0)).map(|(_, lane)| *lane);
-            let lanes = all.filter(|lane| has_changed || *lane == lane_id);
-            for lane in lanes.filter_map(|lane| self.lanes.get(&lane)) {
-                let minder = affected.first().copied();
-                affected.extend(lane.impatient(until).filter(|id| Some(*id) != minder));
-            }
+        if self.turns.len() > TURNS_KEPT + 2 * self.parked.len() {
+            self.turns.retain(|place, _| self.parked.contains_key(place));
         }
-        affected
+        before != obstacle
     }
 
     /// Makes the first lane parked at `place` ready; false if none is.
     pub fn unpark_first(&mut self, place: Place) -> bool {
-        let first = self.parked.get(&place).and_then(|at| at.lanes.first().copied());
-        first.is_some_and(|(_, lane_id)| {
-            self.unpark_lane(lane_id);
-            true
-        })
-    }
-
-    /// As [`Self::unpark_first`], unless a lane that came before it is ready already.
-    pub fn unpark_older(&mut self, place: Place) -> bool {
-        let ready = self.ready.first().map(|(head, _)| *head);
-        ready.is_none_or(|ready| self.waits_before(ready, place)) && self.unpark_first(place)
-    }
-
-    /// Whether somebody waits at `place` that came before `id`.
-    pub fn waits_before(&self, id: TicketId, place: Place) -> bool {
-        let first = self.parked.get(&place).and_then(|at| at.lanes.first());
-        first.is_some_and(|(head, _)| *head < id)
+        if self.parked.is_empty() {
+            return false;
+        }
+        let Some(first) = self.first_at(place) else { return false };
+        // With one flow there is nobody whose turn it could take.
+        self.unpark_lane(first.lane, first.is_aged && !self.flows.is_one());
+        true
     }
 
     /// Makes every lane parked at `place` ready.
@@ -212,6 +240,7 @@ impl Line {
 
     /// Calls the first of each place whose moment has come.
     pub fn unpark_due(&mut self, now: MonoTime) {
+        self.now = self.now.max(now);
         while let Some((until, place)) = self.alarms.first().copied()
             && until <= now
         {
@@ -224,22 +253,21 @@ impl Line {
     /// everybody who had passed it and waits for something else.
     pub fn raise(&mut self, place: Place) {
         let passed = self.parked.iter().filter(|(at, _)| at.is_behind(place));
-        let lanes = passed.flat_map(|(_, at)| &at.lanes).map(|(_, lane_id)| *lane_id);
+        let lanes = passed.flat_map(|(_, at)| at.lanes.lanes());
         let is_covered =
             |id: &u32| self.lanes.get(id).is_some_and(|lane| place.covers(&lane.needs));
         let covered: Vec<u32> = lanes.filter(is_covered).collect();
         for lane_id in covered {
-            self.unpark_lane(lane_id);
+            self.unpark_lane(lane_id, false);
         }
         self.unpark_first(place);
     }
 
     /// Makes every lane ready: the rules changed, and what each head meets has to be seen anew.
     pub fn unpark_all(&mut self) {
-        let lanes = self.parked.values().flat_map(|at| &at.lanes);
-        let parked: Vec<u32> = lanes.map(|(_, lane_id)| *lane_id).collect();
+        let parked: Vec<u32> = self.parked.values().flat_map(|at| at.lanes.lanes()).collect();
         for lane_id in parked {
-            self.unpark_lane(lane_id);
+            self.unpark_lane(lane_id, false);
         }
     }
 
@@ -261,7 +289,7 @@ impl Line {
             return Some((lane.obstacle?, lane.head() == Some(id)));
         };
         let at = self.parked.get(&place)?;
-        Some((at.obstacle, at.lanes.first() == Some(&(id, lane_id))))
+        Some((at.obstacle, at.minder == Some(lane_id) && lane.head() == Some(id)))
     }
 
     /// Everybody, in no particular order.
@@ -269,26 +297,44 @@ impl Line {
         self.tickets.keys().copied()
     }
 
-    fn unpark_lane(&mut self, lane_id: u32) {
+    fn unpark_lane(&mut self, lane_id: u32, is_early: bool) {
         self.lift(lane_id);
-        if let Some(head) = self.lanes.get(&lane_id).and_then(Lane::head) {
-            self.ready.insert((head, lane_id));
+        if let Some(lane) = self.lanes.get_mut(&lane_id) {
+            lane.is_early = is_early;
+            self.make_ready(lane_id);
+        }
+    }
+
+    /// Lists a lane that is nowhere among those to be looked at.
+    fn make_ready(&mut self, lane_id: u32) {
+        let Some(lane) = self.lanes.get_mut(&lane_id) else { return };
+        let Some(head) = lane.head() else { return };
+        lane.seat = Some((lane.key, head));
+        if lane.is_early {
+            self.early.insert((head, lane_id));
+        } else {
+            self.ready.insert((lane.key, head), lane_id, &self.flows);
         }
     }
 
     /// Takes a lane from wherever it is.
     fn lift(&mut self, lane_id: u32) {
         let Some(lane) = self.lanes.get_mut(&lane_id) else { return };
-        let Some(head) = lane.head() else { return };
+        let Some(seat) = lane.seat.take() else { return };
         let Some((place, _)) = lane.parked else {
-            self.ready.remove(&(head, lane_id));
+            if lane.is_early {
+                self.early.remove(&(seat.1, lane_id));
+            } else {
+                self.ready.remove(seat, lane_id, &self.flows);
+            }
             return;
         };
         if let Some(at) = self.parked.get_mut(&place) {
             lane.catch_up(at);
             lane.obstacle = Some(at.obstacle);
-            at.lanes.remove(&(head, lane_id));
+            at.lanes.remove(seat, lane_id, &self.flows);
             at.patience.remove(&(lane.earliest(), lane_id));
+            at.minder = at.minder.filter(|minder| *minder != lane_id);
             if at.lanes.is_empty() {
                 if let Some(until) = at.obstacle.until {
                     self.alarms.remove(&(until, place));
@@ -326,7 +372,9 @@ impl Line {
     fn check(&self) {
         debug_assert_eq!(
             self.lanes.len(),
-            self.ready.len() + self.parked.values().map(|at| at.lanes.len()).sum::<usize>(),
+            self.ready.len()
+                + self.early.len()
+                + self.parked.values().map(|at| at.lanes.len()).sum::<usize>(),
             "a lane is ready or parked, and not both"
         );
         debug_assert_eq!(self.lanes.len(), self.by_needs.len());

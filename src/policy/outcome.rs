@@ -161,14 +161,18 @@ impl HintSource {
 }
 
 /// What an upstream says of one quota, in the fields of one response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QuotaReading {
+    /// What tells it from others of the same response, such as `minute`; `None` for the only one.
+    pub name: Option<Box<str>>,
     /// Requests per window, where told.
     pub limit: Option<u64>,
     /// What is left.
     pub remaining: u64,
     /// Until it is renewed, from the moment of receipt.
     pub reset: Option<Duration>,
+    /// The length of its window, where told.
+    pub window: Option<Duration>,
 }
 
 /// Everything a response says about limits. The seam where further dialects plug in.
@@ -176,8 +180,24 @@ pub struct QuotaReading {
 pub struct Reading {
     /// Wait, if one is stated.
     pub hint: Option<Hint>,
-    /// The binding quota, if one is stated.
-    pub quota: Option<QuotaReading>,
+    /// How far the wait reaches.
+    pub reach: Reach,
+    /// The bucket that the request belongs to, where the response names it.
+    pub bucket: Option<Box<str>>,
+    /// Every quota that is told of and that this request spends.
+    pub quotas: Vec<QuotaReading>,
+}
+
+/// How far an upstream's "not before" reaches, by its own word or its documentation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// The bucket of the request.
+    #[default]
+    Bucket,
+    /// Everything that is asked with the same credential.
+    Credential,
+    /// Everybody: an address, or servers that do not keep up.
+    Upstream,
 }
 
 /// How one attempt ended, decided once, by the classifier.

@@ -9,6 +9,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::outcome::Reach;
+
 /// How one API says what it has to say about limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
@@ -30,6 +32,10 @@ pub struct Profile {
     pub signatures: Vec<Signature>,
     /// Quotas that stand in the body.
     pub body_quotas: Vec<BodyQuota>,
+    /// Addresses of the API in its own bodies.
+    pub links: Vec<LinkPath>,
+    /// Hosts of its origins, lower case; a leading `*.` stands for any labels.
+    pub origins: Vec<Box<str>>,
 }
 
 /// The profile of an API of which nothing is known.
@@ -47,6 +53,8 @@ impl Profile {
             fields: Vec::new(),
             signatures: Vec::new(),
             body_quotas: Vec::new(),
+            links: Vec::new(),
+            origins: Vec::new(),
         }
     }
 
@@ -71,6 +79,14 @@ impl Profile {
         signatures.any(|signature| !signature.reads_body() && signature.is_for(status))
     }
 
+    /// Whether one of the API's own hosts (lower case) is meant.
+    pub fn has_origin(&self, host: &str) -> bool {
+        self.origins.iter().any(|origin| match origin.strip_prefix('*') {
+            Some(end) => host.strip_suffix(end).is_some_and(|labels| !labels.is_empty()),
+            None => **origin == *host,
+        })
+    }
+
     /// Whether the body of a response with this status can change what it means. An adapter that
     /// could hand over the first [`BODY_PREFIX`](super::hints::BODY_PREFIX) bytes asks this before
     /// it holds anything back.
@@ -82,6 +98,38 @@ impl Profile {
             || self.signatures.iter().any(by_signature)
             || self.body_quotas.iter().any(|quota| quota.statuses.contains(status))
     }
+}
+
+/// Paths to addresses at most; one bit for each says how far it was followed.
+pub const LINK_PATHS_MAX: usize = 64;
+
+/// Where bodies have an address that clients follow, from the root of the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkPath {
+    /// From the outside to the inside; never empty.
+    pub steps: Vec<Step>,
+    /// What the address is.
+    pub kind: LinkKind,
+}
+
+/// One step into a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The member of that name.
+    Key(Box<str>),
+    /// Every element of a list.
+    Each,
+}
+
+/// What an address in a body is to the clients that follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A URL of a further page.
+    Url,
+    /// The same, or its path alone, which clients resolve as RFC 3986 has it.
+    UrlOrPath,
+    /// Where the API goes on being spoken to; a host of the profile's own origins, too.
+    Session,
 }
 
 /// Unit of a plain number.
@@ -214,8 +262,10 @@ pub struct Signature {
     pub answer: Option<Answer>,
     /// The wait, if no field states one.
     pub wait: Option<WaitRule>,
-    /// What it covers; only shown.
+    /// What it covers, in the API's words; only shown.
     pub scope: Option<Box<str>>,
+    /// How far its wait reaches; `None` leaves that to the generic rules.
+    pub reach: Option<Reach>,
 }
 
 impl Signature {

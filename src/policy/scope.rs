@@ -1,7 +1,7 @@
 //! What an upstream's refusals say about one scope: how long to wait, how to come back, how many
 //! at once.
 //!
-//! A scope is a (route, credential), a credential, or the whole upstream. After a cooldown nobody
+//! A scope is a (bucket, credential), a credential, or the whole upstream. After a cooldown nobody
 //! rushes in: one canary goes first, then as many as fitted the last time, then one after the
 //! other at the pace that was served on average, speeding up ever faster, until the upstream says
 //! no again. If it says no to the first beyond what fitted, it counts in windows: then most
@@ -13,15 +13,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::adaptive::AdaptiveLimit;
-use super::outcome::{Hint, HintSource, WaitKind};
+use super::outcome::{Hint, HintSource, QuotaReading, WaitKind};
+use super::settings::{Pacing, QuotaSettings};
 use super::time::MonoTime;
 
 mod cycle;
+mod forecast;
+mod linear;
 mod quota;
 mod saved;
+mod spent;
+mod told;
 
 use self::cycle::{Cycle, Phase};
-pub use self::quota::Quota;
+pub use self::forecast::Bound;
+use self::quota::Quotas;
+use self::spent::Spent;
+pub use self::told::{OnlyQuota, QuotaState};
 
 /// Added to a hint: one percent, at most this (never earlier than told).
 const MARGIN_MAX: Duration = Duration::from_secs(1);
@@ -45,8 +53,6 @@ pub struct Scope {
     /// Attempts since `out_since`, when the phase began, whose answer has not come.
     out: u32,
     out_since: MonoTime,
-    /// The same, of all cycles.
-    unanswered: u32,
     /// The burst was measured by the last refusal; what is answered later still adds to it.
     measuring: bool,
     last_refused: MonoTime,
@@ -54,11 +60,9 @@ pub struct Scope {
     /// Pauses of our own in a row, without a success between them.
     own_pauses: u32,
     in_flight: u32,
-    /// Attempts ever sent; each one's number is what this showed then.
-    sent: u64,
-    /// Attempts that may go and have not gone yet.
-    granted: u64,
-    quota: Option<Quota>,
+    spent: Spent,
+    quotas: Quotas,
+    pacing: Pacing,
     /// The last refusal came although the quota, if any was told, had something left.
     quota_misleads: bool,
     /// The concurrency limit found from refusals without a hint.
@@ -94,8 +98,14 @@ pub struct Closed {
 }
 
 impl Scope {
-    /// Whether an attempt may go now.
-    pub fn check(&mut self, now: MonoTime) -> Result<(), Closed> {
+    /// Takes over what the operator says of quotas; nothing learned is lost.
+    pub fn configure(&mut self, rules: &[&QuotaSettings], pacing: Pacing) {
+        self.pacing = pacing;
+        self.quotas.configure(rules, pacing);
+    }
+
+    /// Whether an attempt of `cost` units may go now.
+    pub fn check(&mut self, now: MonoTime, cost: u32) -> Result<(), Closed> {
         if let Some(cooldown) = &self.cooldown {
             if now < cooldown.until {
                 return Err(Closed {
@@ -106,7 +116,7 @@ impl Scope {
             }
             self.reopen(now);
         }
-        self.check_quota(now)?;
+        self.quotas.check(now, u64::from(cost), self.spent)?;
         if let Some(limit) = self.adaptive.limit()
             && self.in_flight >= limit
         {
@@ -115,13 +125,20 @@ impl Scope {
         self.check_phase(now)
     }
 
+    /// Whether one of `cost` units may go, and this share of each window stays, in percent.
+    pub fn check_reserve(&self, now: MonoTime, cost: u32, share: u64) -> Result<(), Closed> {
+        self.quotas.check_reserve(now, u64::from(cost), share, self.spent)
+    }
+
     /// An attempt may go.
-    pub fn start(&mut self, now: MonoTime) {
+    pub fn start(&mut self, now: MonoTime, cost: u32) {
+        let units = u64::from(cost);
         self.in_flight += 1;
         self.out += 1;
-        self.unanswered += 1;
         self.began.get_or_insert(now);
-        self.granted += 1;
+        self.quotas.take(now, units, self.spent);
+        self.spent.unanswered += units;
+        self.spent.granted += units;
         match &mut self.phase {
             Phase::Free | Phase::Canary | Phase::UsedUp { .. } => {}
             Phase::Allowance { left } => *left = left.saturating_sub(1),
@@ -130,20 +147,23 @@ impl Scope {
     }
 
     /// It goes. Says its number, by which its answer is known: upstreams count in this order.
-    pub fn send(&mut self) -> u64 {
-        self.granted = self.granted.saturating_sub(1);
-        self.sent += 1;
-        self.sent
+    pub fn send(&mut self, cost: u32) -> u64 {
+        let units = u64::from(cost);
+        self.spent.granted = self.spent.granted.saturating_sub(units);
+        self.spent.sent += units;
+        self.spent.sent
     }
 
     /// It does not go after all.
-    pub fn take_back(&mut self) {
-        self.granted = self.granted.saturating_sub(1);
+    pub fn take_back(&mut self, cost: u32) {
+        let units = u64::from(cost);
+        self.spent.granted = self.spent.granted.saturating_sub(units);
+        self.quotas.give_back(units);
     }
 
     /// Whatever became of an attempt, it is no longer on its way; its body may still be.
-    pub fn answered(&mut self, sent: MonoTime) {
-        self.unanswered = self.unanswered.saturating_sub(1);
+    pub fn answered(&mut self, sent: MonoTime, cost: u32) {
+        self.spent.unanswered = self.spent.unanswered.saturating_sub(u64::from(cost));
         if sent >= self.out_since {
             self.out = self.out.saturating_sub(1);
         }
@@ -153,15 +173,53 @@ impl Scope {
     pub fn end(&mut self) {
         // A scope may be younger than an attempt that ends in it.
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.unanswered = self.unanswered.min(self.in_flight);
         self.out = self.out.min(self.in_flight);
+        if self.in_flight == 0 {
+            self.spent.unanswered = 0;
+        }
+    }
+
+    /// Hears what the answer to attempt `number` says of quotas.
+    pub fn learn(&mut self, now: MonoTime, number: u64, told: &[QuotaReading], refused: bool) {
+        self.quotas.learn(now, number, self.spent, told, self.pacing);
+        if refused {
+            self.quotas.refute();
+        }
+        if told.is_empty() {
+            self.quota_misleads |= refused;
+        } else if refused {
+            // Some other limit refused, of which these fields do not tell.
+            self.quota_misleads = self.quotas.have_some();
+        } else if self.cooldown.is_none()
+            && self.quotas.have_some()
+            && !self.quota_misleads
+            && !matches!(self.phase, Phase::Canary)
+        {
+            // Told what is left, there is no need to feel for it.
+            self.phase = Phase::Free;
+        }
+    }
+
+    /// The number of the newest attempt.
+    pub fn newest(&self) -> u64 {
+        self.spent.sent
+    }
+
+    /// Quotas at this moment.
+    pub fn quotas(&self, now: MonoTime) -> impl Iterator<Item = QuotaState> {
+        self.quotas.states(now, self.spent)
+    }
+
+    /// The quota without a name, as answers told of it last.
+    pub fn only_quota(&self) -> Option<OnlyQuota> {
+        self.quotas.only()
     }
 
     /// An attempt of this scope was served.
     pub fn succeeded(&mut self, now: MonoTime, sent: MonoTime, in_flight_max: u32) {
         self.last_success = now;
         self.own_pauses = 0;
-        self.adaptive.on_success(in_flight_max);
+        self.adaptive.on_success(sent, in_flight_max);
         if let Some(learned) = &mut self.learned
             && (learned.began..=learned.refused).contains(&sent)
         {
@@ -222,7 +280,7 @@ impl Scope {
         }
         let raw = hint.and_then(|hint| hint.raw.clone());
         self.cooldown = Some(Cooldown { until, received: now, wait, source, raw, exhausted });
-        self.quota = None;
+        self.quotas.close(until);
     }
 
     /// The upstream refused and named no time. `None` when others of the scope are served, so that
@@ -247,7 +305,7 @@ impl Scope {
     /// A person or a successful probe says that the pause is over.
     pub fn clear(&mut self, now: MonoTime) {
         self.cooldown = None;
-        self.quota = None;
+        self.quotas.clear();
         self.begin_cycle(now, Phase::Canary);
     }
 
@@ -269,21 +327,19 @@ impl Scope {
     /// Whether nothing holds anybody back, now or soon.
     pub fn is_free(&self) -> bool {
         self.cooldown.is_none()
-            && self.quota.is_none()
+            && !self.quotas.are_told()
             && self.adaptive.limit().is_none()
             && matches!(self.phase, Phase::Free)
     }
 
     /// Whether nobody would notice soon if it was forgotten: nothing is out, no pause is in force.
     pub fn is_idle(&self, now: MonoTime) -> bool {
-        let quota_is_past = self.quota.is_none_or(|quota| quota.reset.is_none_or(|at| at <= now));
-        self.in_flight == 0 && self.cooldown(now).is_none() && quota_is_past
+        self.in_flight == 0 && self.cooldown(now).is_none() && self.quotas.are_past(now)
     }
 
     /// Whether it holds somebody back or somebody is out.
     pub fn binds(&self, now: MonoTime) -> bool {
-        let is_used_up = self.quota.is_some_and(|quota| self.left(&quota) == 0);
-        self.in_flight > 0 || self.cooldown(now).is_some() || is_used_up
+        self.in_flight > 0 || self.cooldown(now).is_some() || self.quotas.bind(now, self.spent)
     }
 
     fn is_of_this_cycle(&self, sent: MonoTime) -> bool {

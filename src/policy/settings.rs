@@ -16,6 +16,37 @@ pub struct UpstreamSettings {
     pub breaker: BreakerSettings,
     /// Index 0 is what no configured route matches, named `default`; never empty.
     pub routes: Vec<RouteSettings>,
+    /// Buckets that routes of the API share, by name.
+    pub buckets: Vec<Arc<str>>,
+    /// Limits that the operator knows.
+    pub quotas: Vec<QuotaSettings>,
+    /// How quotas are spent of which only answers tell.
+    pub pacing: Pacing,
+}
+
+/// A limit that the operator knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaSettings {
+    /// The bucket or route that it limits; else it limits all that goes with one credential.
+    pub name: Arc<str>,
+    /// Units in any time of length `per`; at least 1.
+    pub requests: u64,
+    /// The window; more than zero.
+    pub per: Duration,
+    /// How it is spent.
+    pub pacing: Pacing,
+}
+
+/// How a quota is spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pacing {
+    /// As it is wanted, until nothing is left.
+    #[default]
+    Observe,
+    /// Spread evenly over the time until it is renewed; a twentieth may go at once.
+    Smooth,
+    /// It is ignored.
+    Off,
 }
 
 /// How one route group is treated; every value is resolved, nothing is inherited at run time.
@@ -121,6 +152,8 @@ pub struct KeySettings {
     pub pattern: Arc<str>,
     /// Exchanges in flight at most; at least 1.
     pub in_flight_max: u32,
+    /// Whether exchanges are sent strictly in the order of arrival; then the limit is 1.
+    pub ordered: bool,
 }
 
 /// Limits of the whole process.

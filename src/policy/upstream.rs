@@ -17,14 +17,20 @@ use super::breaker::Breaker;
 use super::budget::RetryBudget;
 use super::hash::{IdMap, IdSet};
 use super::limits::{PoolId, UpstreamId};
-use super::line::{CredentialId, Line, Place, RouteId, TicketId};
+use super::line::{BucketId, CredentialId, Line, Place, RouteId, TicketId};
 use super::outcome::Waits;
 use super::scope::Scope;
-use super::settings::{RouteSettings, UpstreamSettings};
+use super::settings::UpstreamSettings;
 use super::time::MonoTime;
 
 mod attempt;
+mod barriers;
+mod buckets;
+mod cool;
 mod force;
+mod locks;
+mod preflight;
+mod reserve;
 mod saved;
 mod settle;
 mod ticket;
@@ -32,14 +38,21 @@ mod verdict;
 mod view;
 mod waiting;
 
+use self::barriers::route_settings;
+use self::buckets::Buckets;
 pub use self::force::Forced;
+pub use self::locks::Lock;
+use self::locks::Locks;
+use self::preflight::Held;
+pub use self::preflight::Preflight;
+use self::reserve::Seen;
 pub use self::saved::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 pub use self::ticket::{Answer, Ask, Context, Event, Grant, Permit, Refusal, Sent, Ticket};
 use self::ticket::{Rest, collect, too_late};
 pub use self::verdict::{GiveUp, Report, RetryPlan, Verdict};
-pub use self::view::{BreakerImage, CooldownImage, QuotaImage, UpstreamImage};
+pub use self::view::{BreakerImage, CooldownImage, QuotaImage, UpstreamImage, credential_name};
 
-/// Scopes of (route, credential) remembered. At about 300 bytes each this is 300 KB; a scope that
+/// Scopes of (bucket, credential) remembered. At about 300 bytes each this is 300 KB; a scope that
 /// is idle and says nothing makes room, and beyond that strangers share one.
 pub const SCOPES_MAX: usize = 1024;
 
@@ -51,17 +64,26 @@ pub struct UpstreamPolicy {
     granted: IdMap<TicketId, Grant>,
     /// Tickets in a pause of their own, between two attempts.
     resting: IdSet<TicketId>,
+    /// Tickets that gave their place in line up and have not asked since: what they had waited, and
+    /// when it was.
+    evicted: IdMap<TicketId, (Waits, MonoTime)>,
     next_ticket: u64,
     in_flight: u32,
     routes: Vec<Route>,
     breaker: Breaker,
     forced: Option<Forced>,
-    scopes: IdMap<(RouteId, CredentialId), Scope>,
+    buckets: Buckets,
+    scopes: IdMap<(BucketId, CredentialId), Scope>,
+    locks: Locks,
     credentials: IdMap<CredentialId, Scope>,
+    /// Whether the operator limits all that goes with a credential.
+    limits_credentials: bool,
     /// Before this, a full table of scopes is not looked through for room again.
     tidy_at: MonoTime,
     whole: Scope,
     budget: RetryBudget,
+    held: Held,
+    seen: Seen,
     /// Changes whenever a barrier went up, so that a grant from before is looked at again.
     tightened: u64,
     /// Shared limits on whose lists this upstream stands.
@@ -90,16 +112,22 @@ impl UpstreamPolicy {
             line: Line::default(),
             granted: IdMap::default(),
             resting: IdSet::default(),
+            evicted: IdMap::default(),
             next_ticket: 1,
             in_flight: 0,
             routes: Vec::new(),
             breaker: Breaker::default(),
             forced: None,
+            buckets: Buckets::default(),
             scopes: IdMap::default(),
+            locks: Locks::default(),
             credentials: IdMap::default(),
+            limits_credentials: false,
             tidy_at: MonoTime::ZERO,
             whole: Scope::default(),
             budget: RetryBudget::default(),
+            held: Held::default(),
+            seen: Seen::default(),
             tightened: 0,
             awaited: BTreeSet::new(),
             draining: false,
@@ -152,6 +180,7 @@ impl UpstreamPolicy {
                 (route.breaker, route.forced) = (None, None);
             }
         }
+        self.configure_quotas(cfg);
         self.line.unpark_all();
         ids
     }
@@ -166,9 +195,12 @@ impl UpstreamPolicy {
         if self.draining {
             return Err(Refusal::Draining);
         }
+        let mut needs = ask.needs;
+        needs.bucket = self.buckets.of_shape(ask.shape).unwrap_or(needs.bucket);
         let mut ticket = Ticket {
             id: TicketId(self.next_ticket),
-            needs: ask.needs,
+            needs,
+            shape: ask.shape,
             wait_left: ask.wait_max,
             deadline: ask.deadline,
             waiting_since: cx.now,
@@ -181,14 +213,16 @@ impl UpstreamPolicy {
             last_backoff: Duration::ZERO,
         };
         self.next_ticket += 1;
+        self.seen.note(cx.now, ticket.needs.band);
         self.line.unpark_due(cx.now);
         self.call_pools(&ticket.needs.pools);
         self.pump(cx);
         if !self.line.has_lane(&ticket.needs)
             && self.yields_to(cx, ticket.id, &ticket.needs).is_none()
         {
-            match self.start(cx, &ticket.needs) {
+            match self.start(cx, ticket.id, &ticket.needs) {
                 Ok(grant) => {
+                    self.line.serve_passing(&ticket.needs);
                     ticket.granted = Some(grant);
                     return Ok(ticket);
                 }
@@ -199,9 +233,7 @@ impl UpstreamPolicy {
                 }
             }
         }
-        if self.line.len() >= usize::try_from(cx.cfg.queue_max).unwrap_or(usize::MAX)
-            || cx.limits.enter_queue().is_err()
-        {
+        if !self.make_room(cx, &ticket.needs) {
             self.forget_turns(cx);
             return Err(Refusal::QueueFull);
         }
@@ -212,6 +244,9 @@ impl UpstreamPolicy {
 
     /// May it send now?
     pub fn ask(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Answer {
+        if self.was_evicted(cx.now, ticket) {
+            return Answer::Refuse(Refusal::QueueFull);
+        }
         if let Some(grant) = ticket.granted.take().or_else(|| self.granted.remove(&ticket.id)) {
             match self.confirm(cx, ticket, grant) {
                 Some(grant) => return self.go(cx, ticket, grant),
@@ -246,6 +281,7 @@ impl UpstreamPolicy {
         if let Some(rest) = ticket.resting {
             self.end_rest(cx.now, &mut ticket, rest);
         }
+        self.was_evicted(cx.now, &mut ticket);
         if self.leave_line(cx, &mut ticket) {
             self.pump(cx);
             self.forget_turns(cx);
@@ -266,6 +302,7 @@ impl UpstreamPolicy {
     /// A place in flight is free.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up by its release")]
     pub fn release(&mut self, cx: &mut Context<'_>, permit: Permit) {
+        self.held.hear(cx.now.since(permit.since));
         self.give_back(cx, &permit);
         self.pump(cx);
     }
@@ -335,7 +372,10 @@ impl UpstreamPolicy {
         grant.waited = std::mem::take(&mut ticket.waited);
         grant.sent_at = cx.now;
         if let Some(scope) = self.scopes.get_mut(&grant.permit.scope) {
-            grant.number = scope.send();
+            grant.number = scope.send(grant.permit.cost);
+        }
+        if let Some(scope) = self.credentials.get_mut(&grant.permit.credential) {
+            scope.send(grant.permit.cost);
         }
         ticket.wait_left = ticket.wait_left.saturating_sub(cx.now.since(ticket.waiting_since));
         if ticket.attempts == 0 {
@@ -348,16 +388,6 @@ impl UpstreamPolicy {
     fn route(&mut self, id: RouteId) -> Option<&mut Route> {
         self.routes.get_mut(usize::from(id.0))
     }
-}
-
-/// The settings of a route, by the id under which the policy knows it.
-fn route_settings<'c>(
-    cfg: &'c UpstreamSettings,
-    routes: &[Route],
-    id: RouteId,
-) -> Option<&'c RouteSettings> {
-    let setting = routes.get(usize::from(id.0)).map_or(0, |route| route.setting);
-    cfg.routes.get(setting)
 }
 
 #[cfg(test)]

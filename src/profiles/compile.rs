@@ -8,6 +8,7 @@ use http::HeaderName;
 
 use super::file::{self, File};
 use super::{Bucket, Cost, Limit, Profile, find};
+use crate::policy::outcome::Reach;
 use crate::policy::profile as policy;
 
 /// Compiles a file. `source` is its name, and the profile's if it has none of its own.
@@ -54,7 +55,8 @@ pub(super) fn compile(own: File, source: &str) -> Result<Profile, String> {
             .map(|cost| Cost { route: cost.route.clone(), units: cost.units })
             .collect(),
         idempotency_key: idempotency_key.map_err(|problem| wrong(&problem))?,
-        next_links: file.next_links.clone(),
+        makes_idempotency_key: file.makes_idempotency_key.unwrap_or(false),
+        links: [&file.next_links[..], &file.next_paths, &file.session_links].concat(),
         attempt_timeout: time(&file.attempt_timeout).map_err(|problem| wrong(&problem))?,
         idle_timeout: time(&file.idle_timeout).map_err(|problem| wrong(&problem))?,
         fixtures: file.fixtures.clone(),
@@ -80,7 +82,10 @@ fn extended(own: &File, base: &File) -> File {
         window_is_wait: own.window_is_wait.or(base.window_is_wait),
         refused_may_be_processed: own.refused_may_be_processed.or(base.refused_may_be_processed),
         idempotency_key: own_or(&own.idempotency_key, &base.idempotency_key),
+        makes_idempotency_key: own.makes_idempotency_key.or(base.makes_idempotency_key),
         next_links: both(&own.next_links, &base.next_links),
+        next_paths: both(&own.next_paths, &base.next_paths),
+        session_links: both(&own.session_links, &base.session_links),
         attempt_timeout: own_or(&own.attempt_timeout, &base.attempt_timeout),
         idle_timeout: own_or(&own.idle_timeout, &base.idle_timeout),
         fields: both(&own.fields, &base.fields),
@@ -103,7 +108,62 @@ fn dialect(file: &File, name: &str) -> Result<policy::Profile, String> {
         fields: file.fields.iter().map(field).collect::<Result<_, _>>()?,
         signatures: file.signatures.iter().map(signature).collect::<Result<_, _>>()?,
         body_quotas: file.body_quotas.iter().map(body_quota).collect::<Result<_, _>>()?,
+        links: links(file)?,
+        origins: file.origins.iter().map(|origin| origin.to_ascii_lowercase().into()).collect(),
     })
+}
+
+fn links(file: &File) -> Result<Vec<policy::LinkPath>, String> {
+    use policy::LinkKind;
+    let of = |key: &'static str, paths: &[String], kind| {
+        let path = |text: &String| {
+            let steps = steps(text).ok_or_else(|| {
+                format!("`{key}`: {text:?} is no path such as \"paging.next.link\"")
+            })?;
+            Ok(policy::LinkPath { steps, kind })
+        };
+        paths.iter().map(path).collect::<Result<Vec<_>, String>>()
+    };
+    let links = [
+        of("next_links", &file.next_links, LinkKind::Url)?,
+        of("next_paths", &file.next_paths, LinkKind::UrlOrPath)?,
+        of("session_links", &file.session_links, LinkKind::Session)?,
+    ]
+    .concat();
+    if links.len() > policy::LINK_PATHS_MAX {
+        return Err(format!("more than {} paths to addresses", policy::LINK_PATHS_MAX));
+    }
+    Ok(links)
+}
+
+/// `service.*.endpoint`: names between dots, `*` for each element of a list. A backslash makes a
+/// dot, a star or a backslash part of a name: OData has `@odata.nextLink`.
+fn steps(text: &str) -> Option<Vec<policy::Step>> {
+    let mut steps = Vec::new();
+    let (mut name, mut is_plain) = (String::new(), true);
+    let mut chars = text.chars();
+    loop {
+        let char = chars.next();
+        match char {
+            Some('.') | None => {
+                let step = match name.as_str() {
+                    "" => return None,
+                    "*" if is_plain => policy::Step::Each,
+                    key => policy::Step::Key(key.into()),
+                };
+                steps.push(step);
+                (name, is_plain) = (String::new(), true);
+            }
+            Some('\\') => {
+                is_plain = false;
+                name.push(chars.next()?);
+            }
+            Some(char) => name.push(char),
+        }
+        if char.is_none() {
+            return Some(steps);
+        }
+    }
 }
 
 fn unit(unit: file::Unit) -> policy::Unit {
@@ -176,6 +236,11 @@ fn signature(signature: &file::Signature) -> Result<policy::Signature, String> {
         answer: signature.means.map(answer),
         wait: signature.wait.as_ref().map(wait).transpose()?,
         scope: signature.scope.as_deref().map(Into::into),
+        reach: signature.reach.map(|reach| match reach {
+            file::Reach::Bucket => Reach::Bucket,
+            file::Reach::Credential => Reach::Credential,
+            file::Reach::Upstream => Reach::Upstream,
+        }),
     })
 }
 

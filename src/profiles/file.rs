@@ -20,7 +20,10 @@ pub(super) struct File {
     pub(super) window_is_wait: Option<bool>,
     pub(super) refused_may_be_processed: Option<bool>,
     pub(super) idempotency_key: Option<String>,
+    pub(super) makes_idempotency_key: Option<bool>,
     pub(super) next_links: Vec<String>,
+    pub(super) next_paths: Vec<String>,
+    pub(super) session_links: Vec<String>,
     pub(super) attempt_timeout: Option<String>,
     pub(super) idle_timeout: Option<String>,
     pub(super) fields: Vec<Field>,
@@ -110,6 +113,15 @@ pub(super) struct Signature {
     pub(super) means: Option<Answer>,
     pub(super) wait: Option<Wait>,
     pub(super) scope: Option<String>,
+    pub(super) reach: Option<Reach>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Reach {
+    Bucket,
+    Credential,
+    Upstream,
 }
 
 /// `429`, or `"400-499"`.

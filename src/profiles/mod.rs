@@ -65,8 +65,10 @@ pub struct Profile {
     pub costs: Vec<Cost>,
     /// The field by which a request can be repeated safely, if the API has one.
     pub idempotency_key: Option<HeaderName>,
-    /// Where bodies have the address of the next page, as dotted paths.
-    pub next_links: Vec<String>,
+    /// Whether requests without it may be given one: the API says that it does no harm.
+    pub makes_idempotency_key: bool,
+    /// Where bodies have addresses of the API, as dotted paths.
+    pub links: Vec<String>,
     /// Until the head of a response, where the usual time is too short.
     pub attempt_timeout: Option<Duration>,
     /// Between two pieces of a response, where the usual time is too short.

@@ -12,17 +12,19 @@ pub const MARKS: (&str, &str) =
 
 /// The table of all profiles, in Markdown.
 pub fn table() -> String {
-    let mut page =
-        String::from("| profile | API | what is different | applies to |\n|---|---|---|---|\n");
+    let mut page = String::from(
+        "| profile | API | what is different | also known | applies to |\n|---|---|---|---|---|\n",
+    );
     for profile in known() {
         // Writing to a String cannot fail.
         let _ = writeln!(
             page,
-            "| `{}` | [{}]({}) | {} | {} |",
+            "| `{}` | [{}]({}) | {} | {} | {} |",
             profile.name,
             profile.title,
             profile.docs,
             cell(&profile.notes),
+            also_known(profile),
             origins(profile)
         );
     }
@@ -38,6 +40,29 @@ fn origins(profile: &Profile) -> String {
         shown.push("…".to_owned());
     }
     if shown.is_empty() { "where it is named".to_owned() } else { shown.join(", ") }
+}
+
+/// What else of the API is known, besides how its answers are read.
+fn also_known(profile: &Profile) -> String {
+    let mut facts = Vec::new();
+    if !profile.buckets.is_empty() {
+        let names = profile.buckets.iter().map(|bucket| format!("`{}`", bucket.name));
+        facts.push(format!("buckets {}", names.collect::<Vec<_>>().join(", ")));
+    }
+    if !profile.costs.is_empty() {
+        facts.push("costs of requests".to_owned());
+    }
+    if let Some(name) = &profile.idempotency_key {
+        let made = if profile.makes_idempotency_key { ", made where it is missing" } else { "" };
+        facts.push(format!("`{name}`{made}"));
+    }
+    if !profile.links.is_empty() {
+        facts.push("links in bodies".to_owned());
+    }
+    if let Some(time) = profile.attempt_timeout {
+        facts.push(format!("slow answers ({} s)", time.as_secs()));
+    }
+    facts.join("; ")
 }
 
 fn cell(text: &str) -> String {

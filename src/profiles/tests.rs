@@ -119,11 +119,49 @@ fn a_file_can_extend_a_known_profile() {
 }
 
 #[test]
+fn a_path_to_an_address_has_steps_and_escapes() {
+    use crate::policy::profile::{LinkKind, LinkPath, Step};
+    let text = r#"
+        extends = "bluesky"
+        next_links = ['@odata\.nextLink', 'a.*.b', '\*']
+        next_paths = ["next"]
+    "#;
+    let links = &parse(text, "mine.toml").unwrap().dialect.links;
+    let key = |name: &str| Step::Key(name.into());
+    let session = [key("didDoc"), key("service"), Step::Each, key("serviceEndpoint")];
+    for (steps, kind) in [
+        (vec![key("@odata.nextLink")], LinkKind::Url),
+        (vec![key("a"), Step::Each, key("b")], LinkKind::Url),
+        (vec![key("*")], LinkKind::Url),
+        (vec![key("next")], LinkKind::UrlOrPath),
+        (session.to_vec(), LinkKind::Session),
+    ] {
+        let path = LinkPath { steps, kind };
+        assert!(links.contains(&path), "{path:?} in {links:?}");
+    }
+    assert_eq!(links.len(), 5);
+    let many = format!("next_links = {:?}", vec!["a"; 65]);
+    assert!(parse(&many, "mine.toml").unwrap_err().contains("more than 64 paths"));
+}
+
+#[test]
+fn a_host_is_one_of_the_apis_own_or_it_is_not() {
+    let bluesky = &find("bluesky").unwrap().dialect;
+    assert!(bluesky.has_origin("bsky.social") && bluesky.has_origin("a.us.host.bsky.network"));
+    for other in ["host.bsky.network", ".host.bsky.network", "bsky.social.example", "pds.example"] {
+        assert!(!bluesky.has_origin(other), "{other}");
+    }
+}
+
+#[test]
 fn a_file_that_means_nothing_is_refused_with_a_reason() {
     for (text, reason) in [
         ("colour = 1", "unknown field `colour`"),
         ("extends = \"githup\"", "Did you mean \"github\"?"),
         ("attempt_timeout = \"soon\"", "no time such as"),
+        ("next_links = [\"a..b\"]", "no path such as"),
+        ("session_links = [\"\"]", "`session_links`"),
+        ("next_paths = ['a\\']", "no path such as"),
         ("idempotency_key = \"my key\"", "cannot be the name of a field"),
         ("[[signatures]]\nmeans = \"ok\"", "without any sign"),
         ("[[signatures]]\nstatuses = [\"4xx\"]", "no range of statuses"),

@@ -19,7 +19,8 @@ use super::reading;
 use super::reject::{Code, Rejection};
 use super::relay::Flow;
 use crate::gateway::Common;
-use crate::policy::outcome::{Class, Health, Outcome, Waits};
+use crate::gateway::renewal::Injected;
+use crate::policy::outcome::{Class, Health, Outcome, Repeat, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
@@ -96,15 +97,22 @@ pub(super) async fn run(
             return last_word(exchange, kept, decision, None, teller, out_of_time);
         }
         teller.story.notes.sending = true;
-        let mut result = send(exchange, sent_at, fresh).await;
+        let secret = exchange.upstream.state.renewal.newest(&exchange.upstream.head.injected);
+        let mut result = send(exchange, sent_at, fresh, secret.as_deref()).await;
         // No further attempt can follow, so this counts a body once.
         if exchange.body.state() == ReplayState::Streamed {
             exchange.upstream.metrics.replay_unavailable.inc();
         }
         let headed = exchange.gateway.common.clock.now();
         let took = headed.since(sent_at);
-        let now = reading::look_ahead(exchange, &mut result, headed).await;
-        let outcome = reading::judge(exchange, &result, now, took);
+        let mut now = reading::look_ahead(exchange, &mut result, headed).await;
+        let mut outcome = reading::judge(exchange, &result, now, took);
+        if let (Class::Credential, Some(sent)) = (outcome.class, &secret) {
+            if Box::pin(exchange.upstream.state.is_renewed(sent)).await {
+                outcome.repeat = Repeat::Once;
+            }
+            now = exchange.gateway.common.clock.now();
+        }
         note_attempt(teller, &result, &outcome, took, before.waited);
         if outcome.health == Health::Failure {
             let state = &exchange.upstream.state;
@@ -122,7 +130,13 @@ pub(super) async fn run(
             retry_mode: exchange.retry_mode(),
             draws: [Common::draw(), Common::draw()],
         };
-        let plan = match place.settle(&mut in_flight, &report, now) {
+        let verdict = place.settle(&mut in_flight, &report, now);
+        let ledger = &exchange.gateway.common.ledger;
+        if ledger.is_behind() {
+            // Boxed, so that exchanges that learned nothing do not carry what this needs.
+            Box::pin(ledger.kept()).await;
+        }
+        let plan = match verdict {
             Verdict::Retry(plan) => plan,
             verdict @ (Verdict::Relay | Verdict::GiveUp(_)) => {
                 let final_one =
@@ -136,7 +150,8 @@ pub(super) async fn run(
         }
         // A sleeper holds no place.
         drop(in_flight);
-        fresh = plan.fresh;
+        // It was the secret that was refused, and not the connection.
+        fresh = plan.fresh && report.outcome.class != Class::Credential;
         place.rejoin(plan);
     }
 }
@@ -179,6 +194,7 @@ async fn send(
     exchange: &Exchange<'_>,
     now: MonoTime,
     fresh: bool,
+    secret: Option<&Injected>,
 ) -> Result<Response<ResponseBody>, SendError> {
     let upstream = exchange.upstream;
     let head =
@@ -187,11 +203,17 @@ async fn send(
                 let body = exchange.body.attempt();
                 body.map(|body| head.map(|()| body)).ok_or_else(Rejection::internal)
             });
-    let request = head.map_err(|rejection| SendError {
+    let mut request = head.map_err(|rejection| SendError {
         kind: SendErrorKind::RequestBody,
         nothing_sent: true,
         detail: rejection.detail,
     })?;
+    if let Some((name, value)) = secret {
+        request.headers_mut().insert(name.clone(), value.clone());
+    }
+    if let Some(key) = exchange.made_key {
+        key.put(request.headers_mut());
+    }
     let (head_timeout, idle_timeout) = exchange.timeouts(now);
     transport::send(&upstream.target, request, SendOptions { head_timeout, idle_timeout, fresh })
         .await

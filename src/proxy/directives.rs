@@ -11,7 +11,9 @@ use http::header::{HeaderMap, HeaderValue};
 use http::{HeaderName, Method};
 
 use super::head::is_forbear;
+use super::made_key::KEY;
 use super::reject::{Rejection, shown};
+use crate::policy::line::Band;
 use crate::policy::outcome::Safety;
 use crate::policy::time::WallTime;
 
@@ -27,15 +29,18 @@ pub const SPAN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// one that comes just after its reader has left was wasted quota.
 const DEADLINE_SHARE: f64 = 0.9;
 
+/// Fields in which requests of Dagster and Airflow jobs tell their run; they reach the upstream, too.
+const RUN_FIELDS: [&str; 3] = ["x-dagster-run-id", "x-airflow-run-id", "x-airflow-dag-run-id"];
+
 /// Everything that a request asks of forbear.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Directives {
     /// Concurrency keys to join, at most [`KEYS_MAX`], each once.
     pub keys: Vec<Arc<str>>,
-    /// Unit of fairness.
+    /// Unit of fairness, should it differ from the run.
     pub flow: Option<Arc<str>>,
     /// Band of the queue.
-    pub priority: Option<Priority>,
+    pub priority: Option<Band>,
     /// What may be used of the time left to the caller, counted from the head's receipt.
     pub deadline: Option<Duration>,
     /// Longest it wants to be held in all waits together; zero for `none`.
@@ -46,21 +51,8 @@ pub struct Directives {
     pub cost: Option<u32>,
     /// Run or job id, for log and ledger.
     pub run: Option<Arc<str>>,
-}
-
-/// `Forbear-Priority`, from first to last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    /// Somebody is waiting for it.
-    Critical,
-    /// Before the usual.
-    High,
-    /// The usual.
-    Default,
-    /// After the usual.
-    Low,
-    /// Whenever nobody else wants the quota.
-    Backfill,
+    /// Run id in a field that orchestrators' tools send to the upstream; advice, so of any form.
+    pub tool_run: Option<Arc<str>>,
 }
 
 /// `Forbear-Retry`.
@@ -82,8 +74,15 @@ impl Directives {
     /// `bad_request`, naming the field, what was found and what would be right.
     pub fn parse(headers: &HeaderMap, now: WallTime) -> Result<Self, Rejection> {
         let mut read = Self::default();
-        for (name, value) in headers.iter().filter(|(name, _)| is_forbear(name)) {
-            read.take(name, value)?;
+        for (name, value) in headers {
+            if is_forbear(name) {
+                read.take(name, value)?;
+            } else if name.as_str().starts_with("x-")
+                && read.tool_run.is_none()
+                && RUN_FIELDS.contains(&name.as_str())
+            {
+                read.tool_run = value.to_str().ok().map(Into::into);
+            }
         }
         let announced = read.deadline.or_else(|| sdk_deadline(headers, now));
         read.deadline = announced.map(|left| left.mul_f64(DEADLINE_SHARE));
@@ -99,7 +98,7 @@ impl Directives {
             "forbear-flow" => field.set(&mut self.flow, id(text), ID_FORM),
             "forbear-priority" => field.set(
                 &mut self.priority,
-                priority(text),
+                Band::named(text),
                 "one of critical, high, default, low, backfill",
             ),
             "forbear-deadline" => field.set(
@@ -148,7 +147,6 @@ pub fn safety(
     directives: &Directives,
     own_key: Option<&HeaderName>,
 ) -> Safety {
-    const KEY: HeaderName = HeaderName::from_static("idempotency-key");
     let names = |name: &HeaderName| headers.get(name).is_some_and(|key| !key.is_empty());
     let has_key = || names(&KEY) || own_key.is_some_and(names);
     match *method {
@@ -217,17 +215,6 @@ fn id(text: &str) -> Option<Arc<str>> {
     let legal = |byte: u8| byte.is_ascii_graphic() && byte != b',' && byte != b'"';
     let fits = (1..=ID_BYTES_MAX).contains(&text.len());
     (fits && text.bytes().all(legal)).then(|| text.into())
-}
-
-fn priority(text: &str) -> Option<Priority> {
-    Some(match text {
-        "critical" => Priority::Critical,
-        "high" => Priority::High,
-        "default" => Priority::Default,
-        "low" => Priority::Low,
-        "backfill" => Priority::Backfill,
-        _ => return None,
-    })
 }
 
 fn retry_wish(text: &str) -> Option<RetryWish> {

@@ -6,15 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
 
 use super::directives::Directives;
+use super::made_key::MadeKey;
 use super::reject::Rejection;
 use crate::gateway::Gateway;
 use crate::gateway::upstream::Upstream;
 use crate::policy::limits::PoolId;
+use crate::policy::line::{CredentialId, FlowId};
 use crate::policy::outcome::{Safety, Waits};
 use crate::policy::retry::{Replay as CanRepeat, RetryMode};
 use crate::policy::time::{MonoTime, TimeAnchor};
@@ -47,8 +49,10 @@ pub(super) struct Exchange<'a> {
     pub(super) query: Option<&'a str>,
     pub(super) directives: &'a Directives,
     pub(super) safety: Safety,
+    /// Goes with every attempt.
+    pub(super) made_key: Option<&'a MadeKey>,
     /// The protocol to change to, if the client asked for one.
-    pub(super) upgrade: Option<http::HeaderValue>,
+    pub(super) upgrade: Option<HeaderValue>,
     pub(super) body: &'a Replay,
     /// Whether the client holds its body back until it is told to go on.
     pub(super) expects_continue: bool,
@@ -128,11 +132,19 @@ impl Exchange<'_> {
         self.directives.wait.map_or(configured, |wish| wish.min(configured))
     }
 
+    /// Whose fair share it uses: the flow that its caller names, else its run, else its credential.
+    pub(super) fn flow(&self, credential: CredentialId) -> FlowId {
+        let Directives { flow, run, tool_run, .. } = self.directives;
+        let name = flow.as_ref().or(run.as_ref()).or(tool_run.as_ref());
+        let common = &self.gateway.common;
+        FlowId(name.map_or(credential.0, |name| common.salted(name.as_bytes())))
+    }
+
     /// Whose quota it spends: the injected secret's, or the caller's own.
     pub(super) fn credential(&self) -> u64 {
         let common = &self.gateway.common;
-        if let Some(injected) = &self.upstream.config.credential {
-            return common.salted(injected.source.as_bytes());
+        if self.upstream.config.credential.is_some() {
+            return common.injected(&self.upstream.config);
         }
         CREDENTIAL_FIELDS
             .iter()
@@ -146,11 +158,14 @@ pub(super) struct Keys {
     gateway: Arc<Gateway>,
     /// Sorted, each once.
     pub(super) pools: Arc<[PoolId]>,
+    /// Its number in those whose order is strict.
+    pub(super) numbers: Option<Arc<[(PoolId, u64)]>>,
 }
 
 impl Keys {
     pub(super) fn join(gateway: &Arc<Gateway>, names: &[Arc<str>]) -> Self {
         let mut pools = Vec::new();
+        let mut numbers = Vec::new();
         if !names.is_empty() {
             let mut limits = gateway.common.limits();
             for name in names {
@@ -163,18 +178,30 @@ impl Keys {
                 }
             }
             pools.sort_unstable();
+            let numbered = |id: &PoolId| Some((*id, limits.number(*id)?));
+            numbers.extend(pools.iter().filter_map(numbered));
         }
-        Self { gateway: gateway.clone(), pools: pools.into() }
+        let numbers = (!numbers.is_empty()).then(|| numbers.into());
+        Self { gateway: gateway.clone(), pools: pools.into(), numbers }
     }
 }
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        if !self.pools.is_empty() {
-            let mut limits = self.gateway.common.limits();
-            for pool in self.pools.iter() {
-                limits.leave(*pool);
+        if self.pools.is_empty() {
+            return;
+        }
+        let mut limits = self.gateway.common.limits();
+        for pool in self.pools.iter() {
+            limits.leave(*pool);
+        }
+        if let Some(numbers) = &self.numbers {
+            for (pool, number) in numbers.iter() {
+                limits.pass_on(*pool, *number);
             }
+            let turns = limits.take_turns();
+            drop(limits);
+            self.gateway.common.give_turns(turns);
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::exchange::{Exchange, Keys};
 use super::reject::{Code, HintRecord, Rejection};
+use crate::gateway::spending;
 use crate::gateway::upstream::UpstreamState;
 use crate::policy::limits::Limits;
 use crate::policy::line::{CredentialId, Needs, RouteId, TicketId};
@@ -40,13 +41,24 @@ impl Place {
     ) -> Result<Self, Refusal> {
         let state = &exchange.upstream.state;
         let route = exchange.upstream.route_ids.get(exchange.route).copied();
+        let route = route.unwrap_or(RouteId(0));
+        let (method, path) = (&exchange.parts.method, exchange.path);
+        let spending = &exchange.upstream.spending;
+        let cost = exchange.directives.cost.unwrap_or_else(|| spending.cost(method, path));
+        let credential = CredentialId(exchange.credential());
         let ask = Ask {
             needs: Needs {
-                route: route.unwrap_or(RouteId(0)),
-                credential: CredentialId(exchange.credential()),
+                route,
+                bucket: spending.bucket(method, path, route),
+                cost,
+                credential,
                 safety: exchange.safety,
                 pools: keys.pools.clone(),
+                numbers: keys.numbers.clone(),
+                flow: exchange.flow(credential),
+                band: exchange.directives.priority.unwrap_or_default(),
             },
+            shape: spending::shape(method, path),
             wait_max: exchange.wait_max(),
             deadline: exchange.deadline,
         };
@@ -267,6 +279,13 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
         Refusal::Paced { until } => {
             let what = format!("The quota of upstream {name} has no place");
             at(Code::Paced, until, &what)
+        }
+        Refusal::Locked { until } => {
+            let what = format!(
+                "Upstream {name} refused this credential five times in a row or more: correct it, or \
+                 wait. Nothing goes with it"
+            );
+            at(Code::CredentialLocked, until, &what).with_scope("credential".to_owned())
         }
         Refusal::QueueFull => {
             let detail = format!(

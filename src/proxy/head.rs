@@ -5,6 +5,8 @@
 //! has nothing to live on (RFC 9110 7.6, RFC 9112 6.3 and 11.2). The incoming head stays whole, to
 //! build the next attempt from.
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -12,6 +14,7 @@ use http::{Method, Request, StatusCode, Uri, Version};
 
 use super::reject::{Code, Rejection, shown};
 use crate::config::settings::UpstreamConfig;
+use crate::gateway::renewal::Injected;
 use crate::gateway::route::default_port;
 
 /// Field lines of a request at most: HTTP/1.1 and HTTP/2 alike, twice what busy browsers send.
@@ -49,8 +52,8 @@ pub struct UpstreamHead {
     authority: HeaderValue,
     /// The value of `Forbear-Upstream`.
     pub(super) name: HeaderValue,
-    /// Injected; the value is marked sensitive, so that it prints as `Sensitive`.
-    credential: Option<(HeaderName, HeaderValue)>,
+    /// The value is marked sensitive, so that it prints as `Sensitive`.
+    pub injected: Option<Arc<Injected>>,
 }
 
 impl UpstreamHead {
@@ -68,11 +71,12 @@ impl UpstreamHead {
         } else {
             format!("{host}:{}", origin.port)
         };
-        let credential = match &config.credential {
+        let injected = match &config.credential {
             Some(credential) => {
                 let mut value = HeaderValue::from_str(credential.value.reveal()).ok()?;
                 value.set_sensitive(true);
-                Some((HeaderName::from_bytes(credential.header.as_bytes()).ok()?, value))
+                let name = HeaderName::from_bytes(credential.header.as_bytes()).ok()?;
+                Some(Arc::new((name, value)))
             }
             None => None,
         };
@@ -81,7 +85,7 @@ impl UpstreamHead {
             base_path: config.base_path.clone(),
             authority: HeaderValue::from_str(&authority).ok()?,
             name: HeaderValue::from_str(&config.name).ok()?,
-            credential,
+            injected,
         })
     }
 }
@@ -304,7 +308,7 @@ fn upstream_target(base_path: &str, path: &str, query: Option<&str>) -> Option<U
 fn upstream_headers(parts: &Parts, upstream: &UpstreamHead) -> HeaderMap {
     let incoming = &parts.headers;
     let nominated = Nominated::of(incoming);
-    let injected = upstream.credential.as_ref().map(|(name, _)| name);
+    let injected = upstream.injected.as_ref().map(|injected| &injected.0);
     let mut headers = HeaderMap::with_capacity(incoming.len() + 3);
     headers.insert(header::HOST, upstream.authority.clone());
     for (name, value) in incoming {
@@ -313,7 +317,7 @@ fn upstream_headers(parts: &Parts, upstream: &UpstreamHead) -> HeaderMap {
             headers.append(name.clone(), value.clone());
         }
     }
-    if let Some((name, value)) = &upstream.credential {
+    if let Some((name, value)) = upstream.injected.as_deref() {
         headers.insert(name.clone(), value.clone());
     }
     if let Some(protocol) = upgrade(parts) {

@@ -36,6 +36,10 @@ mod exchange;
 
 mod gate;
 
+mod made_key;
+
+mod links;
+
 mod reading;
 
 mod relay;
@@ -120,6 +124,9 @@ async fn handle(
             return refuse(teller, rejection, body.as_ref(), &connection).await;
         }
     };
+    let number = next_number();
+    let (config, directives) = (&prepared.upstream.config, &prepared.directives);
+    let (safety, made_key) = made_key::of(&parts, directives, config, number);
     let exchange = Exchange {
         gateway: &gateway,
         upstream: &prepared.upstream,
@@ -127,33 +134,37 @@ async fn handle(
         parts: &parts,
         path: prepared.path,
         query: prepared.query,
-        directives: &prepared.directives,
-        safety: directives::safety(
-            &parts.method,
-            &parts.headers,
-            &prepared.directives,
-            prepared.upstream.config.idempotency_key.as_ref(),
-        ),
+        directives,
+        safety,
+        made_key: made_key.as_ref(),
         upgrade: head::upgrade(&parts),
         body: &body,
         expects_continue,
         anchor: teller.anchor,
         deadline: prepared.deadline,
-        number: next_number(),
+        number,
     };
     let keys = Keys::join(&gateway, &teller.story.keys);
-    match attempts::run(&exchange, &keys, &mut teller).await {
+    let mut response = match attempts::run(&exchange, &keys, &mut teller).await {
         Ok(relay) => {
             let upgrade = exchange.upgrade.clone();
             relay_down(relay, upgrade, downstream, &exchange, teller, &connection).await
         }
         Err(rejection) => {
+            let ledger = &gateway.common.ledger;
+            if ledger.is_behind() {
+                Box::pin(ledger.kept()).await;
+            }
             // Where the body's framing was broken, the gate knows what was wrong with it.
             let rejection = connection.violation().map_or(rejection, Rejection::from);
             let unread = !expects_continue || body.bytes_seen() > 0;
             refuse(teller, rejection, unread.then_some(&body), &connection).await
         }
+    };
+    if let Some(key) = made_key {
+        key.echo(response.headers_mut());
     }
+    response
 }
 
 /// A request that may go on.
@@ -225,27 +236,27 @@ async fn relay_down(
     mut teller: Box<Teller>,
     connection: &Arc<Connection>,
 ) -> Response<DownBody> {
-    let Relay { mut parts, body, at, retry_at } = relay;
+    let Relay { mut parts, mut body, at, retry_at } = relay;
     let upstream_side = parts.extensions.remove::<OnUpgrade>();
     let method = &exchange.parts.method;
-    let follows = match response_head::downstream_response(&mut parts, method, upgrade.as_ref()) {
-        Ok(follows) => follows,
+    let passed = response_head::downstream_response(&mut parts, method, upgrade.as_ref());
+    let passed = match passed {
+        Ok(passed) => passed,
         Err(bad) => {
             drop(body);
-            let name = &exchange.upstream.config.name;
-            let detail =
-                format!("Upstream {name} sent a response that is no valid HTTP: {}.", bad.0);
-            let kind = crate::transport::error::SendErrorKind::BadResponse;
-            let rejection = Rejection::failed(reject::Code::RetriesExhausted, kind, detail);
+            let rejection = Rejection::bad_head(&exchange.upstream.config.name, bad.0);
             return refuse(teller, rejection, Some(exchange.body), connection).await;
         }
     };
+    let follows = passed.follows;
+    teller.headed(at);
+    teller.story.status = parts.status.as_u16();
+    links::rewrite(exchange, connection, &mut parts, &mut body, passed).await;
     let clock = &exchange.gateway.common.clock;
     let retry = retry_at.map(|at| (at, clock.anchor()));
     if let Some((at, anchor)) = retry {
         response_head::raise_retry_after(&mut parts.headers, at.since(anchor.mono), anchor.wall);
     }
-    teller.story.status = parts.status.as_u16();
     teller.story.bytes_up = exchange.body.bytes_seen();
     if follows == Follows::Upgraded {
         teller.story.decision = Decision::Upgraded;
@@ -259,7 +270,6 @@ async fn relay_down(
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         connection.close_after();
     }
-    teller.headed(at);
     let body = match (body, follows) {
         (RelayBody::Streaming(streaming), Follows::Upgraded) => {
             parts.headers.remove(CONNECTION);

@@ -62,14 +62,14 @@ fn may_tell(exchange: &Exchange<'_>, response: &Response<ResponseBody>) -> bool 
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
+pub(super) enum Coding {
     Plain,
     Gzip,
 }
 
 /// The coding of a body, if it is one that can be read. Clients ask for gzip without being told to,
 /// and hardly any API answers in another one where gzip will do.
-fn coding(headers: &HeaderMap) -> Option<Coding> {
+pub(super) fn coding(headers: &HeaderMap) -> Option<Coding> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     let coding = codings.next().map_or(&b"identity"[..], |it| it.as_bytes().trim_ascii());
     let is = |name: &str| coding.eq_ignore_ascii_case(name.as_bytes());
@@ -91,7 +91,7 @@ fn unpacked(packed: &[u8]) -> Vec<u8> {
 }
 
 /// `application/json`, or anything that is written in it (RFC 6839 3.1).
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
     let essence = value.and_then(|value| value.split(|byte| *byte == b';').next());
     let subtype = essence.unwrap_or_default().trim_ascii().rsplit(|byte| b"/+".contains(byte));
@@ -115,7 +115,9 @@ pub(super) fn judge(
             });
             let status = response.status().as_u16();
             let response = hints::Response { status, headers, body: body.as_deref(), received };
-            answered(response, &exchange.upstream.config.dialect).0
+            let (outcome, said) = answered(response, &exchange.upstream.config.dialect);
+            exchange.upstream.metrics.unread(said.unread.len());
+            outcome
         }
         Err(error) => {
             let failure = policy_failure(error.kind);

@@ -169,6 +169,12 @@ impl Rejection {
             .closing()
     }
 
+    /// The upstream's answer cannot be given to anybody: it has `what`.
+    pub fn bad_head(upstream: &str, what: &str) -> Self {
+        let detail = format!("Upstream {upstream} sent a response that is no valid HTTP: {what}.");
+        Self::failed(Code::RetriesExhausted, SendErrorKind::BadResponse, detail)
+    }
+
     /// A panic was caught. Whatever it was about stays in the log.
     pub fn internal() -> Self {
         Self::new(

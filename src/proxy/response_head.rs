@@ -2,8 +2,8 @@
 //!
 //! Fields that describe the upstream's connection stay there, framing is decided anew by whoever
 //! sends the body, and a head that contradicts itself is refused instead of repaired (RFC 9112
-//! 6.3): the next reader might repair it otherwise. Rewriting of `Location`, `Content-Location`
-//! and `Link` belongs at the end of [`downstream_response`], in a module of its own.
+//! 6.3): the next reader might repair it otherwise. Fields with addresses are noticed here, and
+//! are the business of `links`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
 use super::head::{Nominated, VIA_NAME, content_length, is_forbear, is_hop_by_hop, via};
+use super::links;
 use super::reject::{Verdict, shown_up_to};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::WallTime;
@@ -43,6 +44,15 @@ pub enum Follows {
     Upgraded,
 }
 
+/// What there is to know of a head that may go down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// What follows it.
+    pub follows: Follows,
+    /// Whether it has a field with addresses that clients follow.
+    pub has_links: bool,
+}
+
 /// Why an upstream's head is no valid response; the end of "the upstream's response has …".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the upstream's response has {0}")]
@@ -59,7 +69,7 @@ pub fn downstream_response(
     parts: &mut Parts,
     method: &Method,
     upgrade: Option<&HeaderValue>,
-) -> Result<Follows, BadHead> {
+) -> Result<Passed, BadHead> {
     let follows = follows(parts, method, upgrade)?;
     let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
     if chunked {
@@ -68,7 +78,7 @@ pub fn downstream_response(
     let length = content_length(&parts.headers).map_err(BadHead)?;
 
     let headers = &mut parts.headers;
-    strip(headers);
+    let has_links = strip(headers);
     // With `Transfer-Encoding` a length is a lie or a leftover (RFC 9112 6.3); with 204 it is
     // forbidden (RFC 9110 8.6).
     let without_length = chunked || parts.status == StatusCode::NO_CONTENT;
@@ -83,7 +93,7 @@ pub fn downstream_response(
     }
     headers.append(header::VIA, via(parts.version));
     parts.version = Version::HTTP_11;
-    Ok(follows)
+    Ok(Passed { follows, has_links })
 }
 
 fn follows(
@@ -138,16 +148,22 @@ fn check_transfer_encoding(parts: &Parts) -> Result<(), BadHead> {
 }
 
 /// Drops what belongs to the connection, what `Connection` names, and every `Forbear-*`: only
-/// forbear itself may speak in that name.
-fn strip(headers: &mut HeaderMap) {
+/// forbear itself may speak in that name. Says whether there is a field with links, since it looks
+/// at every name anyway.
+fn strip(headers: &mut HeaderMap) -> bool {
     for name in Nominated::of(headers).names() {
         headers.remove(name);
     }
-    let leaves = |name: &&HeaderName| is_hop_by_hop(name) || is_forbear(name);
+    let mut has_links = false;
+    let mut leaves = |name: &&HeaderName| {
+        has_links |= links::is_link_field(name);
+        is_hop_by_hop(name) || is_forbear(name)
+    };
     // Mostly there is one, so that looking again is cheaper than a list.
-    while let Some(name) = headers.keys().find(leaves).cloned() {
+    while let Some(name) = headers.keys().find(&mut leaves).cloned() {
         headers.remove(name);
     }
+    has_links
 }
 
 /// Adds the story's fields to the answer of the upstream called `name`. `retry_at` is shown if the

@@ -14,6 +14,7 @@ use crate::config::{self, Loaded};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
 use crate::policy::breaker::Force;
+use crate::policy::scope::Bound;
 use crate::serve::ListenerId;
 use crate::serve::shutdown::Load;
 use crate::store::read::{self, Answer, Question};
@@ -21,7 +22,8 @@ use crate::telemetry::access::AccessLogger;
 use crate::telemetry::names;
 use crate::telemetry::scrape;
 use crate::telemetry::view::{
-    EventKind, EventView, KeyView, Moment, ProcessView, Readiness, ReloadReport, UpstreamView,
+    EventKind, EventView, KeyView, Moment, PreflightView, ProcessView, Readiness, ReloadReport,
+    UpstreamView,
 };
 use crate::telemetry::writer::LogWriter;
 
@@ -157,6 +159,19 @@ impl Control {
         Ok(report)
     }
 
+    /// Reads the secret of an upstream again, which refused it. If it is another one by now, it is
+    /// put in force as by any reload, with everything else that has changed.
+    pub(super) fn renew_secret(&self, upstream: &str) {
+        let gateway = self.gateway();
+        let Some(upstream) = gateway.upstream(upstream) else { return };
+        let Some(credential) = &upstream.config.credential else { return };
+        if config::read_again(credential).is_some_and(|now| now != credential.value) {
+            tracing::info!(upstream = &*upstream.config.name, "refused, and there is a new secret");
+            // Problems have been logged, each with its place and its fix.
+            let _ = self.reload_now();
+        }
+    }
+
     fn tell(&self, kind: EventKind, detail: String) {
         let common = &self.gateway().common;
         let time = Moment(common.clock.wall());
@@ -270,14 +285,18 @@ impl Backend for Control {
         scope: Option<&str>,
     ) -> Result<UpstreamView, ControlError> {
         let (gateway, found) = self.find(upstream)?;
-        let route = scope.map(|scope| scope.strip_prefix("route ").unwrap_or(scope));
-        let cleared = found.state.with(|policy, cx| policy.clear_cooldowns(cx, route));
+        let cleared = found.state.with(|policy, cx| policy.clear_cooldowns(cx, scope));
         if let (0, Some(scope)) = (cleared, scope) {
             let view = found.view(gateway.common.clock.anchor());
             return Err(ControlError::UnknownPart {
                 upstream: upstream.to_owned(),
-                what: format!("cooldown of {scope}"),
-                known: view.cooldowns.into_iter().map(|cooldown| cooldown.scope).collect(),
+                what: format!("cooldown or lock of {scope}"),
+                known: view
+                    .cooldowns
+                    .into_iter()
+                    .map(|cooldown| cooldown.scope)
+                    .chain(view.locks.into_iter().map(|lock| lock.credential))
+                    .collect(),
             });
         }
         tracing::warn!(upstream, cleared, "cooldowns cleared by hand");
@@ -289,6 +308,45 @@ impl Backend for Control {
             detail: format!("{cleared} cleared by hand"),
         });
         Ok(found.view(gateway.common.clock.anchor()))
+    }
+
+    fn preflight(
+        &self,
+        upstream: &str,
+        route: &str,
+        requests: u32,
+    ) -> Result<PreflightView, ControlError> {
+        let (gateway, found) = self.find(upstream)?;
+        let routes = || found.config.policy.routes.iter().map(|route| &route.name);
+        let told = routes()
+            .any(|known| **known == *route)
+            .then(|| found.state.with(|policy, cx| policy.preflight(cx, route, requests)));
+        let Some(told) = told.flatten() else {
+            return Err(ControlError::UnknownPart {
+                upstream: upstream.to_owned(),
+                what: format!("route {route}"),
+                known: routes().map(|route| route.to_string()).collect(),
+            });
+        };
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let anchor = gateway.common.clock.anchor();
+        Ok(PreflightView {
+            upstream: upstream.to_owned(),
+            route: route.to_owned(),
+            requests,
+            takes_ms: ms(told.takes),
+            done_at: Moment(anchor.wall(anchor.mono + told.takes)),
+            starts_in_ms: ms(told.starts_in),
+            bound_by: told.bound_by.name().to_owned(),
+            quota: match told.bound_by {
+                Bound::Quota(name) => name.map(|name| name.to_string()),
+                Bound::Concurrency | Bound::Refusals | Bound::Cooldown | Bound::Breaker => None,
+            },
+            scope: told.scope,
+            queued: u32::try_from(told.queued).unwrap_or(u32::MAX),
+            in_flight_max: told.in_flight_max,
+            per_request_ms: told.per_request.map(ms),
+        })
     }
 
     fn ask_ledger(&self, question: Question) -> Asking<'_> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::settings::UpstreamConfig;
 use crate::gateway::view::url_of;
 use crate::gateway::{Gateway, Live};
 use crate::policy::breaker::{Circuit, SavedCircuit};
@@ -13,13 +14,14 @@ use crate::policy::line::CredentialId;
 use crate::policy::outcome::HintSource;
 use crate::policy::scope::Cooldown;
 use crate::policy::time::{MonoTime, TimeAnchor, WallTime};
-use crate::policy::upstream::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
+use crate::policy::upstream::{Lock, SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 use crate::store::state::{Snapshot, StateKey, StateRows, StateValue};
 use crate::telemetry::names;
 
 const BREAKER: &str = "breaker";
 const COOLDOWN: &str = "cooldown";
 const QUOTA: &str = "quota";
+const LOCK: &str = "lock";
 
 /// Two readings of both clocks differ by so much at most without a reason; a time that moved less
 /// has not changed.
@@ -68,23 +70,30 @@ fn rows(gateway: &Gateway, before: &StateRows) -> StateRows {
             put(BREAKER, scope, None, until, data);
         }
         for (scope, cooldown) in &saved.cooldowns {
-            let (route, credential) = parts(scope);
             let data = json!({
-                "route": route, "credential": credential, "wait_ms": millis(cooldown.wait),
-                "source": cooldown.source.map(source_word), "exhausted": cooldown.exhausted,
-                "raw": cooldown.raw.as_deref(),
+                "wait_ms": millis(cooldown.wait), "source": cooldown.source.map(source_word),
+                "exhausted": cooldown.exhausted, "raw": cooldown.raw.as_deref(),
             });
+            let data = of_scope(scope, data);
             let since = Some(cooldown.received);
             put(COOLDOWN, scope_name(scope), since, Some(cooldown.until), data);
         }
         for quota in &saved.quotas {
-            let scope = SavedScope::Route(quota.route.clone(), quota.credential);
-            let (route, credential) = parts(&scope);
-            let data = json!({
-                "route": route, "credential": credential,
-                "limit": quota.limit, "remaining": quota.remaining,
-            });
-            put(QUOTA, scope_name(&scope), None, quota.reset, data);
+            let name = quota.name.as_deref();
+            let data = json!({ "name": name, "limit": quota.limit, "remaining": quota.remaining });
+            let data = of_scope(&quota.scope, data);
+            let mut scope = scope_name(&quota.scope);
+            if let Some(name) = &quota.name {
+                scope.push_str(": ");
+                scope.push_str(name);
+            }
+            put(QUOTA, scope, None, quota.reset, data);
+        }
+        for (credential, lock) in &saved.locks {
+            let scope = SavedScope::Credential(*credential);
+            let secret = secret_of(gateway, &upstream.config, *credential);
+            let data = of_scope(&scope, json!({ "times": lock.times, "secret": secret }));
+            put(LOCK, scope_name(&scope), None, Some(lock.until), data);
         }
     }
     rows
@@ -105,15 +114,20 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
                 BREAKER => state.breakers.extend(breaker(key, value, until, anchor.mono)),
                 COOLDOWN => state.cooldowns.extend(cooldown(value, until, anchor)),
                 QUOTA => state.quotas.extend(quota(value, until)),
+                LOCK => state.locks.extend(lock(value, until).filter(|(credential, _)| {
+                    // A corrected secret is not to blame for the one before it.
+                    let secret = secret_of(gateway, &upstream.config, *credential);
+                    value.data.get("secret").and_then(Value::as_str) == secret.as_deref()
+                })),
                 // Of another version.
                 _ => {}
             }
         }
         let (breakers, cooldowns) = (state.breakers.len(), state.cooldowns.len());
-        let quotas = state.quotas.len();
-        if breakers + cooldowns + quotas > 0 {
+        let (quotas, locks) = (state.quotas.len(), state.locks.len());
+        if breakers + cooldowns + quotas + locks > 0 {
             upstream.state.with(|policy, cx| policy.restore(cx, &state));
-            tracing::info!(upstream = name, breakers, cooldowns, quotas, "state restored");
+            tracing::info!(upstream = name, breakers, cooldowns, quotas, locks, "state restored");
         }
     }
 }
@@ -182,10 +196,30 @@ fn cooldown(
 }
 
 fn quota(value: &StateValue, reset: Option<MonoTime>) -> Option<SavedQuota> {
-    let SavedScope::Route(route, credential) = scope_of(&value.data)? else { return None };
+    let scope = scope_of(&value.data)?;
+    let name = value.data.get("name").and_then(Value::as_str).map(Arc::from);
     let limit = value.data.get("limit").and_then(Value::as_u64);
     let remaining = value.data.get("remaining").and_then(Value::as_u64)?;
-    Some(SavedQuota { route, credential, limit, remaining, reset })
+    Some(SavedQuota { scope, name, limit, remaining, reset })
+}
+
+fn lock(value: &StateValue, until: Option<MonoTime>) -> Option<(CredentialId, Lock)> {
+    let SavedScope::Credential(credential) = scope_of(&value.data)? else { return None };
+    let times = value.data.get("times").and_then(Value::as_u64).unwrap_or(1);
+    Some((credential, Lock::restored(until?, u32::try_from(times).unwrap_or(u32::MAX))))
+}
+
+/// A salted hash of the secret that is put on the requests of an upstream, if that is the
+/// credential.
+fn secret_of(
+    gateway: &Gateway,
+    config: &UpstreamConfig,
+    credential: CredentialId,
+) -> Option<String> {
+    let common = &gateway.common;
+    let injected = config.credential.as_ref()?;
+    let is_injected = common.injected(config) == credential.0;
+    is_injected.then(|| format!("{:016x}", common.salted(injected.value.reveal().as_bytes())))
 }
 
 fn scope_of(data: &Value) -> Option<SavedScope> {
@@ -193,35 +227,50 @@ fn scope_of(data: &Value) -> Option<SavedScope> {
         Some(digits) => Some(CredentialId(u64::from_str_radix(digits, 16).ok()?)),
         None => None,
     };
-    let route = data.get("route").and_then(Value::as_str);
-    Some(match (route, credential) {
-        (Some(route), credential) => {
-            SavedScope::Route(route.into(), credential.unwrap_or_default())
-        }
-        (None, Some(credential)) => SavedScope::Credential(credential),
-        (None, None) => SavedScope::Whole,
+    let name = |key| data.get(key).and_then(Value::as_str);
+    let owner = credential.unwrap_or_default();
+    Some(match (name("route"), name("bucket"), credential) {
+        (Some(route), _, _) => SavedScope::Route(route.into(), owner),
+        (None, Some(bucket), _) => SavedScope::Bucket(bucket.into(), owner),
+        (None, None, Some(credential)) => SavedScope::Credential(credential),
+        (None, None, None) => SavedScope::Whole,
     })
 }
 
-/// Route, and credential in hexadecimal; nobody's is none.
-fn parts(scope: &SavedScope) -> (Option<&str>, Option<String>) {
-    let digits = |credential: &CredentialId| {
-        (*credential != CredentialId::default()).then(|| format!("{:016x}", credential.0))
+/// What is said of a scope, with its route or bucket, and its credential in hexadecimal; nobody's is
+/// none.
+fn of_scope(scope: &SavedScope, mut data: Value) -> Value {
+    let (route, bucket, credential) = match scope {
+        SavedScope::Whole => (None, None, None),
+        SavedScope::Credential(credential) => (None, None, Some(credential)),
+        SavedScope::Route(route, credential) => (Some(&**route), None, Some(credential)),
+        SavedScope::Bucket(bucket, credential) => (None, Some(&**bucket), Some(credential)),
     };
-    match scope {
-        SavedScope::Whole => (None, None),
-        SavedScope::Credential(credential) => (None, digits(credential)),
-        SavedScope::Route(route, credential) => (Some(route), digits(credential)),
+    let digits = credential
+        .filter(|credential| **credential != CredentialId::default())
+        .map(|credential| format!("{:016x}", credential.0));
+    if let Value::Object(data) = &mut data {
+        data.insert("route".to_owned(), json!(route));
+        data.insert("bucket".to_owned(), json!(bucket));
+        data.insert("credential".to_owned(), json!(digits));
     }
+    data
 }
 
 /// As in the API, with all digits of the credential: two must not be taken for one.
 fn scope_name(scope: &SavedScope) -> String {
-    match parts(scope) {
-        (None, None) => names::BREAKER_UPSTREAM.to_owned(),
-        (None, Some(credential)) => format!("credential {credential}"),
-        (Some(route), None) => format!("route {route}"),
-        (Some(route), Some(credential)) => format!("route {route}, credential {credential}"),
+    let of = |kind: &str, name: &str, credential: &CredentialId| {
+        if *credential == CredentialId::default() {
+            format!("{kind} {name}")
+        } else {
+            format!("{kind} {name}, credential {:016x}", credential.0)
+        }
+    };
+    match scope {
+        SavedScope::Whole => names::BREAKER_UPSTREAM.to_owned(),
+        SavedScope::Credential(credential) => format!("credential {:016x}", credential.0),
+        SavedScope::Route(route, credential) => of("route", route, credential),
+        SavedScope::Bucket(bucket, credential) => of("bucket", bucket, credential),
     }
 }
 
@@ -327,10 +376,9 @@ mod tests {
             SavedScope::Credential(CredentialId(7)),
             SavedScope::Route("search".into(), CredentialId::default()),
             SavedScope::Route("search".into(), CredentialId(u64::MAX)),
+            SavedScope::Bucket("core".into(), CredentialId(7)),
         ] {
-            let (route, credential) = parts(&scope);
-            let data = json!({ "route": route, "credential": credential });
-            assert_eq!(scope_of(&data), Some(scope));
+            assert_eq!(scope_of(&of_scope(&scope, json!({}))), Some(scope));
         }
     }
 

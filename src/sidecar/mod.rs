@@ -123,6 +123,12 @@ impl Sidecar {
             running.addresses().to_vec(),
             loaded,
         ));
+        let looking = Arc::downgrade(&control);
+        common.look_by(Box::new(move |upstream| {
+            if let Some(control) = looking.upgrade() {
+                control.renew_secret(upstream);
+            }
+        }));
         let admin_address = admin.local_addr()?;
         let metrics_address = read_only.as_ref().map(TcpListener::local_addr).transpose()?;
         let (ending, _) = watch::channel(false);

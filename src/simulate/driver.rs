@@ -8,7 +8,7 @@ use super::world::{Client, Due, End, Exchange, Request, Said, State, Watch, Worl
 use crate::policy::classify::{Failure, Observed, answered, classify};
 use crate::policy::hints::Response;
 use crate::policy::limits::PoolId;
-use crate::policy::line::Needs;
+use crate::policy::line::{BucketId, Needs};
 use crate::policy::outcome::{Outcome, Waits};
 use crate::policy::retry::RetryMode;
 use crate::policy::time::{Draw, MonoTime};
@@ -85,14 +85,22 @@ impl<W: Watch> World<W> {
         pools.sort_unstable();
         let ids = &self.up(request.up).ids;
         let route = ids.get(request.route).or(ids.first()).copied().unwrap_or_default();
+        let numbered = |id: &PoolId| Some((*id, self.limits.number(*id)?));
+        let numbers: Vec<_> = pools.iter().filter_map(numbered).collect();
         let needs = Needs {
             route,
+            bucket: request.bucket.unwrap_or(BucketId::Route(route)),
             credential: request.credential,
             safety: request.safety,
             pools: Arc::from(pools),
+            numbers: (!numbers.is_empty()).then(|| numbers.into()),
+            flow: request.flow,
+            band: request.band,
+            cost: request.cost,
         };
         let deadline = request.patience.map_or(MonoTime::MAX, |patience| self.now + patience);
-        let ask = Ask { needs: needs.clone(), wait_max: request.wait_max, deadline };
+        let (shape, wait_max) = (request.shape, request.wait_max);
+        let ask = Ask { needs: needs.clone(), shape, wait_max, deadline };
         (needs, ask)
     }
 
@@ -128,6 +136,7 @@ impl<W: Watch> World<W> {
                 Said::Wait(until)
             }
             Answer::Go(grant) => {
+                let waited = grant.waited.total();
                 exchange.waits.add(&grant.waited);
                 exchange.sends += 1;
                 let told = exchange.told;
@@ -139,7 +148,7 @@ impl<W: Watch> World<W> {
                 exchange.processed += u32::from(processed);
                 exchange.state = State::Flying(sent, permit, Box::new(reply), now);
                 self.note(|| format!("{id} goes"));
-                W::goes(self, id);
+                W::goes(self, id, waited);
                 self.plan(now + after, Due::Answer(id));
                 Said::Go
             }
@@ -314,6 +323,9 @@ impl<W: Watch> World<W> {
     fn leave_keys(&mut self, needs: &Needs) {
         for pool in &*needs.pools {
             self.limits.leave(*pool);
+        }
+        for (pool, number) in needs.numbers.iter().flat_map(|numbers| &**numbers) {
+            self.limits.pass_on(*pool, *number);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::world::{End, Exchange, Request, Watch, World};
+use crate::gateway::spending::Spending;
 use crate::policy::classify::Failure;
 use crate::policy::outcome::{Class, Outcome, WaitKind, Waits};
 use crate::policy::time::MonoTime;
@@ -73,6 +74,8 @@ pub struct Counter {
     pub arrivals: Vec<(MonoTime, Request)>,
     /// Names of the upstreams.
     pub names: Vec<String>,
+    /// Which quotas their requests spend, and how much.
+    pub spending: Vec<Spending>,
     waits: Waits,
     requests: u64,
     ok: u64,
@@ -151,6 +154,7 @@ fn code_of(refusal: &Refusal) -> Code {
         Refusal::Cooldown { .. } => Code::Cooldown,
         Refusal::Exhausted { .. } => Code::QuotaExhausted,
         Refusal::Paced { .. } => Code::Paced,
+        Refusal::Locked { .. } => Code::CredentialLocked,
         Refusal::QueueFull => Code::QueueFull,
         Refusal::QueueTimeout { .. } => Code::QueueTimeout,
         Refusal::Draining => Code::Draining,
@@ -184,7 +188,7 @@ impl Watch for Counter {
         world.begin(&request, None);
     }
 
-    fn goes(world: &mut World<Self>, _id: u64) {
+    fn goes(world: &mut World<Self>, _id: u64, _waited: Duration) {
         world.watch.attempts += 1;
     }
 

@@ -11,6 +11,8 @@ pub mod model;
 
 pub mod world;
 
+mod watch;
+
 mod driver;
 
 pub mod figures;

@@ -29,6 +29,8 @@ pub enum Hints {
     None,
     /// The fields of a quota on every answer, besides `Retry-After`.
     Quota,
+    /// The same, with fractions of seconds.
+    ExactQuota,
 }
 
 /// How the fields of a quota are called, and in which unit the reset is told.
@@ -161,11 +163,15 @@ impl Model {
         }
         let judgement = self.judge(now, told.extra_units.saturating_add(1));
         let mut headers = HeaderMap::new();
-        if self.hints == Hints::Quota {
+        if matches!(self.hints, Hints::Quota | Hints::ExactQuota) {
             let fields = &self.fields;
             put(&mut headers, &fields.limit, judgement.limit.into());
             put(&mut headers, &fields.remaining, judgement.remaining.into());
-            put(&mut headers, &fields.reset, ceil(judgement.reset, fields.reset_unit));
+            if self.hints == Hints::ExactQuota {
+                headers.insert(fields.reset.clone(), exactly(judgement.reset));
+            } else {
+                put(&mut headers, &fields.reset, ceil(judgement.reset, fields.reset_unit));
+            }
         }
         let Some(wait) = judgement.wait else {
             let drawn = if self.statuses.len() > 1 { rng.usize(0..self.statuses.len()) } else { 0 };
@@ -177,6 +183,9 @@ impl Model {
             Hints::Seconds | Hints::Quota => {
                 let value = ceil(wait, self.fields.retry_after_unit);
                 put(&mut headers, &http::header::RETRY_AFTER, value);
+            }
+            Hints::ExactQuota => {
+                headers.insert(http::header::RETRY_AFTER, exactly(wait));
             }
             Hints::Millis => {
                 let name = HeaderName::from_static("retry-after-ms");
@@ -249,6 +258,13 @@ fn broken(outage: Outage, after: Duration) -> Reply {
     };
     let processed = outage != Outage::Refused;
     Reply { result, after, body: Duration::ZERO, processed }
+}
+
+/// Seconds with three places, rounded up.
+fn exactly(span: Duration) -> HeaderValue {
+    let millis = span.as_nanos().div_ceil(1_000_000);
+    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
+    HeaderValue::try_from(text).expect("digits and a point are valid in a field")
 }
 
 /// So many units, rounded up: an honest API does not name a time that is too early.

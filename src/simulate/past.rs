@@ -1,6 +1,7 @@
 //! What a ledger recorded: which requests came, and what the API did about their attempts.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::workload::{add, request, route_of};
 use super::world::{Request, World};
 use crate::config::settings::Settings;
 use crate::gateway::route::Routes;
+use crate::policy::line::FlowId;
 use crate::policy::time::{MonoTime, WallTime};
 
 /// Exchanges that are replayed at most: at about 200 bytes each this is 200 MB, and a ledger keeps
@@ -43,6 +45,7 @@ struct Recorded {
     method: Method,
     path: String,
     keys: Option<Arc<[String]>>,
+    flow: FlowId,
     told: Told,
     weight: u32,
 }
@@ -110,8 +113,8 @@ fn rows(connection: &Connection, part: &Part, since: i64) -> rusqlite::Result<Op
                   AND (?3 IS NULL OR e.upstream = ?3)";
     let chosen = params![since, part.run, part.upstream];
     let sql = format!(
-        "SELECT e.seq, e.started_ms, e.took_ms, e.upstream, e.route, e.method, e.path, e.keys, e.status, \
-         e.outcome, e.streamed_ms, e.weight FROM exchange e WHERE {filter} ORDER BY e.started_ms, e.seq \
+        "SELECT e.seq, e.started_ms, e.took_ms, e.upstream, e.route, e.method, e.path, e.keys, \
+         coalesce(e.flow, e.run) AS flow, e.status, e.outcome, e.streamed_ms, e.weight FROM exchange e WHERE {filter} ORDER BY e.started_ms, e.seq \
          LIMIT {EXCHANGES_MAX}"
     );
     let mut past: Option<Past> = None;
@@ -203,6 +206,10 @@ impl Past {
             method: Method::from_bytes(method.as_bytes()).unwrap_or(Method::GET),
             path: row.get("path")?,
             keys,
+            flow: row
+                .get::<_, Option<String>>("flow")?
+                .as_deref()
+                .map_or(FlowId::default(), flow_of),
             told: Told {
                 extra_units: 0,
                 took: None,
@@ -307,7 +314,7 @@ impl Past {
         let mut arrivals = Vec::new();
         for exchange in &self.exchanges {
             let Some(Some((index, up))) = places.get(exchange.upstream) else { continue };
-            let request = self.request(exchange, settings, &routes, *index, *up);
+            let request = request_of(&mut world, exchange, settings, &routes, (*index, *up));
             let Some(request) = request else { continue };
             for copy in 0..exchange.weight.min(u32::try_from(EXCHANGES_MAX).unwrap_or(u32::MAX)) {
                 let later = SAMPLED_WITHIN * copy / exchange.weight;
@@ -323,33 +330,12 @@ impl Past {
         Ok((world, said))
     }
 
-    fn request(
-        &self,
-        exchange: &Recorded,
-        settings: &Settings,
-        routes: &Routes,
-        index: usize,
-        up: usize,
-    ) -> Option<Request> {
-        let config = settings.upstreams.get(index)?;
-        // Recorded as it came; one that came by host or listener has no prefix.
-        let own = exchange.path.strip_prefix(&*config.prefix).filter(|own| own.starts_with('/'));
-        let route = route_of(routes, index, &exchange.method, own.unwrap_or(&exchange.path));
-        let named = exchange.route.as_deref();
-        let named = || config.routes.iter().position(|route| Some(&*route.name) == named);
-        let route = route.or_else(named).unwrap_or(0);
-        let mut request = request(config, up, route, &exchange.method);
-        request.told = exchange.told;
-        if let Some(keys) = &exchange.keys {
-            request.keys = keys.clone();
-        }
-        Some(request)
-    }
-
     fn sampling(&self) -> Vec<String> {
         let Real { rows, requests, .. } = self.real;
         let mut said = vec![
-            "the ledger does not keep credentials, fields or deadlines: all requests spend one quota".to_owned(),
+            "the ledger does not keep credentials, fields or deadlines: all requests spend one quota, at the \
+             usual priority"
+                .to_owned(),
         ];
         if requests > rows {
             said.push(format!(
@@ -363,6 +349,37 @@ impl Past {
         }
         said
     }
+}
+
+/// A recorded exchange as it would arrive.
+fn request_of(
+    world: &mut World<Counter>,
+    exchange: &Recorded,
+    settings: &Settings,
+    routes: &Routes,
+    (index, up): (usize, usize),
+) -> Option<Request> {
+    let config = settings.upstreams.get(index)?;
+    // Recorded as it came; one that came by host or listener has no prefix.
+    let own = exchange.path.strip_prefix(&*config.prefix).filter(|own| own.starts_with('/'));
+    let path = own.unwrap_or(&exchange.path);
+    let route = route_of(routes, index, &exchange.method, path);
+    let named = exchange.route.as_deref();
+    let named = || config.routes.iter().position(|route| Some(&*route.name) == named);
+    let route = route.or_else(named).unwrap_or(0);
+    let mut request = request(world, config, up, route, (&exchange.method, path));
+    (request.told, request.flow) = (exchange.told, exchange.flow);
+    if let Some(keys) = &exchange.keys {
+        request.keys = keys.clone();
+    }
+    Some(request)
+}
+
+/// The flow of that name; the same in every replay, so that one seed is one history.
+fn flow_of(name: &str) -> FlowId {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name.as_bytes());
+    FlowId(hasher.finish())
 }
 
 fn span(ms: f64) -> Duration {

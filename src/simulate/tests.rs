@@ -2,11 +2,14 @@
 
 use super::figures::Counter;
 use super::infer::{Described, Seen, Word, model};
-use super::model::{Hints, Limiter, Model, Told};
-use super::workload::{Typed, Workload, api_of, world};
+use super::model::{Hints, Limiter, Model, QuotaFields, Told};
+use super::past;
+use super::workload::{Api, Typed, Workload, api_of, world};
 use crate::config::load_str;
+use crate::config::settings::Settings;
 use crate::policy::classify::answered;
 use crate::policy::hints::Response;
+use crate::policy::line::{BucketId, FlowId};
 use crate::policy::outcome::Class;
 use crate::policy::time::{MonoTime, WallTime};
 use crate::profiles;
@@ -163,4 +166,84 @@ fn nothing_is_kept_of_exchanges_that_are_over() {
     }
     assert!(most <= 8, "{most} exchanges at once of 8 clients");
     assert_eq!(world.watch.requests(), 3_000);
+}
+
+/// The settings of one upstream with this profile, and more lines for it.
+fn settings_with(profile: &str, rest: &str) -> Settings {
+    let text =
+        format!("[upstreams.api]\nurl = \"https://api.example\"\nprofile = \"{profile}\"\n{rest}");
+    load_str(&text, "test.toml", &|_| None).unwrap().settings
+}
+
+#[test]
+fn a_request_spends_the_bucket_and_the_units_that_its_profile_names() {
+    let settings = settings_with("bluesky", "");
+    let asked = |path: &str| {
+        let work = Workload { method: Method::POST, path: path.to_owned(), ..job() };
+        let bluesky = profiles::find("bluesky").unwrap();
+        let api = api_of(bluesky, &settings.upstreams[0], &work);
+        let mut world = world(&settings, 0, &work, &api, 1).unwrap();
+        let request = world.clients[0].request.clone();
+        assert_eq!(request.cost, api.units, "what it knows is what the API counts");
+        world.run();
+        assert_eq!(world.watch.figures().ok, 40);
+        (request.bucket, request.cost)
+    };
+    let (create, cost) = asked("/xrpc/com.atproto.repo.createRecord");
+    let (put, _) = asked("/xrpc/com.atproto.repo.putRecord");
+    let (other, _) = asked("/xrpc/com.atproto.other");
+    assert_eq!((create, cost), (put, 3));
+    assert!(matches!(create, Some(BucketId::Named(_))), "{create:?}");
+    assert!(matches!(other, Some(BucketId::Route(_))), "{other:?}");
+}
+
+#[test]
+fn a_configured_quota_limits_its_bucket_and_no_other() {
+    let quota = "max_wait = \"15m\"\n[[upstreams.api.quotas]]\nname = \"search\"\nrequests = 10\nper = \"30s\"\n";
+    let settings = settings_with("github", quota);
+    let seconds = |path: &str| {
+        let work = Workload { path: path.to_owned(), ..job() };
+        // The API itself would let all of them through.
+        let api = Api {
+            limiters: vec![Limiter::Open],
+            units: 1,
+            hints: Hints::None,
+            fields: QuotaFields::default(),
+            said: Vec::new(),
+        };
+        let mut world = world(&settings, 0, &work, &api, 1).unwrap();
+        world.run();
+        world.watch.figures().seconds
+    };
+    let search = seconds("/search/issues");
+    assert!((90.0..95.0).contains(&search), "{search} s for 40 at 10 per 30 s");
+    assert!(seconds("/repos/o/r") < 5.0, "nothing limits these");
+}
+
+#[test]
+fn a_recorded_flow_and_else_the_run_is_whose_share_is_used() {
+    let connection = rusqlite::Connection::open_in_memory().unwrap();
+    connection.execute_batch(include_str!("../store/schema_1.sql")).unwrap();
+    for (flow, run) in
+        [("'a'", "'r'"), ("'a'", "NULL"), ("NULL", "'r'"), ("NULL", "'a'"), ("NULL", "NULL")]
+    {
+        let sql = format!(
+            "INSERT INTO exchange (id, started_ms, took_ms, upstream, method, path, flow, run, status, outcome, \
+             decision, attempts, queue_ms, pacing_ms, cooldown_ms, backoff_ms, breaker_ms, sending_ms, \
+             streamed_ms, own_ms, bytes_up, bytes_down, weight) VALUES ('x', 1, 1, 'api', 'GET', \
+             '/api/search/issues', {flow}, {run}, 200, 'ok', 'passed', 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1)"
+        );
+        connection.execute_batch(&sql).unwrap();
+    }
+    let past = past::read(&connection, &past::Part::default()).unwrap();
+    let settings = settings_with("github", "");
+    let (world, _) = past.world(&settings, None, 1).unwrap();
+    let requests: Vec<_> = world.watch.arrivals.iter().map(|(_, request)| request).collect();
+    let flows: Vec<FlowId> = requests.iter().map(|request| request.flow).collect();
+    assert_eq!((flows[0], flows[3]), (flows[1], flows[1]), "one name is one flow");
+    assert_ne!(flows[0], flows[2]);
+    assert_eq!(flows[4], FlowId::default());
+    assert!(matches!(requests[0].bucket, Some(BucketId::Named(_))), "as the profile has it");
+    let one_run = past::Part { run: Some("r".to_owned()), ..past::Part::default() };
+    assert_eq!(past::read(&connection, &one_run).unwrap().real.rows, 2);
 }

@@ -12,10 +12,9 @@ use super::world::{Client, Request, World};
 use crate::config::settings::{RouteConfig, RouteMatch, Settings, UpstreamConfig};
 use crate::config::units::parse_duration;
 use crate::gateway::route::Routes;
-use crate::policy::line::CredentialId;
+use crate::gateway::spending::{Spending, shape};
 use crate::policy::outcome::Safety;
 use crate::policy::profile::{Form, Part, Unit};
-use crate::policy::retry::Replay;
 use crate::policy::time::MonoTime;
 use crate::profiles::{Limit, Profile};
 use crate::proxy::target::{Naming, Target};
@@ -252,7 +251,7 @@ pub fn world(
     }
     let request = Request {
         told: Told { extra_units: api.units - 1, ..Told::default() },
-        ..request(config, 0, route, &work.method)
+        ..request(&mut world, config, 0, route, (&work.method, &work.path))
     };
     for _ in 0..work.clients {
         let client = Client { request: request.clone(), think: Duration::ZERO, requests: u32::MAX };
@@ -266,18 +265,22 @@ pub(super) fn add(world: &mut World<Counter>, config: &UpstreamConfig, model: Mo
     let up = world.add_upstream((*config.policy).clone(), model);
     world.watch.names.push(config.name.to_string());
     let up = world.up(up);
+    let spending = Spending::new(config, &mut up.policy);
     up.dialect = config.dialect.clone();
     if let Some(route) = config.routes.get(route).or(config.routes.first()) {
         up.attempt_timeout = route.attempt_timeout;
     }
+    world.watch.spending.push(spending);
 }
 
-/// A request of which nothing special is known. `up` is its upstream in the world.
+/// A request of which no more is known than its method and its path, as the API has it. `up` is its
+/// upstream in the world, added with [`add`].
 pub(super) fn request(
+    world: &mut World<Counter>,
     config: &UpstreamConfig,
     up: usize,
     route: usize,
-    method: &Method,
+    (method, path): (&Method, &str),
 ) -> Request {
     let key = config.routes.get(route).and_then(|route| route.key.clone()).or(config.key.clone());
     let safety = match *method {
@@ -286,17 +289,17 @@ pub(super) fn request(
         _ => Safety::Unsafe,
     };
     let keys: Vec<String> = key.iter().map(ToString::to_string).collect();
+    let wait_max = config.policy.routes.get(route).map_or(Duration::ZERO, |route| route.max_wait);
+    let id = world.up(up).ids.get(route).copied().unwrap_or_default();
+    let spending = world.watch.spending.get(up);
     Request {
-        up,
         route,
-        credential: CredentialId(1),
+        bucket: spending.map(|it| it.bucket(method, path, id)),
+        shape: shape(method, path),
         safety,
         keys: Arc::from(keys),
-        replay: Replay::Ready,
-        wait_max: config.policy.routes.get(route).map_or(Duration::ZERO, |route| route.max_wait),
-        patience: None,
-        leaves: 0,
-        told: Told::default(),
+        cost: spending.map_or(1, |it| it.cost(method, path)),
+        ..Request::new(up, wait_max)
     }
 }
 

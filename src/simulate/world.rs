@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Model, Reply, Told};
+pub use super::watch::{End, Watch};
 use crate::policy::classify::Failure;
 use crate::policy::limits::{Limits, UpstreamId};
-use crate::policy::line::{CredentialId, Needs, RouteId, TicketId};
-use crate::policy::outcome::{Class, Outcome, Safety, Waits};
+use crate::policy::line::{Band, BucketId, CredentialId, FlowId, Needs, RouteId, TicketId};
+use crate::policy::outcome::{Class, Safety, Waits};
 use crate::policy::profile::{GENERIC, Profile};
-use crate::policy::retry::{RepeatKind, Replay};
+use crate::policy::retry::Replay;
 use crate::policy::settings::{LimitSettings, UpstreamSettings};
 use crate::policy::time::{MonoTime, WallTime};
 use crate::policy::upstream::{Context, Event, Permit, Refusal, Sent, Ticket, UpstreamPolicy};
@@ -36,12 +37,22 @@ pub struct Request {
     pub up: usize,
     /// Index of the route in the upstream's settings.
     pub route: usize,
+    /// Which quota it spends; `None` for that of its route.
+    pub bucket: Option<BucketId>,
+    /// What it has in common with requests that differ in ids only.
+    pub shape: u64,
     /// Whose quota it spends.
     pub credential: CredentialId,
     /// What it may do if it is processed twice.
     pub safety: Safety,
     /// Concurrency keys.
     pub keys: Arc<[String]>,
+    /// Whose fair share it uses.
+    pub flow: FlowId,
+    /// How urgent it is.
+    pub band: Band,
+    /// Units of quota that it spends, as far as forbear knows; at least 1.
+    pub cost: u32,
     /// Whether its body can be sent again.
     pub replay: Replay,
     /// Longest it may be held.
@@ -52,6 +63,29 @@ pub struct Request {
     pub leaves: u32,
     /// What is known of the answer beforehand.
     pub told: Told,
+}
+
+impl Request {
+    /// One that is safe and the same as all others, on the upstream's first route.
+    pub fn new(up: usize, wait_max: Duration) -> Self {
+        Self {
+            up,
+            route: 0,
+            bucket: None,
+            shape: 0,
+            credential: CredentialId(1),
+            safety: Safety::Safe,
+            keys: [].into(),
+            flow: FlowId::default(),
+            band: Band::default(),
+            cost: 1,
+            replay: Replay::Ready,
+            wait_max,
+            patience: None,
+            leaves: 0,
+            told: Told::default(),
+        }
+    }
 }
 
 /// One who sends the same request again and again, one after the other.
@@ -141,19 +175,6 @@ pub enum Said {
     Refuse(Refusal),
 }
 
-/// How an exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The client got an answer of the API that meant this.
-    Answered(Class),
-    /// There was none, and forbear refused.
-    Refused(Refusal),
-    /// There was none, for this reason.
-    Failed(Failure),
-    /// The client left.
-    Left,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
     Arrive(usize),
@@ -163,40 +184,6 @@ pub(super) enum Due {
     BodyEnd(u64),
     Leave(u64),
     Other(usize),
-}
-
-/// Who looks on: counts, examines, or lets things happen that no client does.
-pub trait Watch: Sized {
-    /// A line of the history, if somebody keeps one.
-    fn note(&mut self, _at: MonoTime, _line: impl FnOnce() -> String) {}
-    /// What was planned with [`World::plan_other`] is due.
-    fn happens(_world: &mut World<Self>, _number: usize) {}
-    /// Before an event: time moves on to this moment.
-    fn moves_on(_world: &mut World<Self>, _to: MonoTime) {}
-    /// An attempt starts.
-    fn goes(_world: &mut World<Self>, _id: u64) {}
-    /// It was told to wait.
-    fn waits(_world: &mut World<Self>, _id: u64, _until: MonoTime) {}
-    /// An attempt ended.
-    fn answered(_world: &mut World<Self>, _id: u64, _outcome: &Outcome, _status: Option<u16>) {}
-    /// It is going to be repeated.
-    fn repeats(_world: &mut World<Self>, _id: u64, _outcome: &Outcome, _kind: RepeatKind) {}
-    /// It was in line and is refused.
-    fn refused(_world: &mut World<Self>, _id: u64, _refusal: &Refusal) {}
-    /// It is over.
-    fn ended(_world: &mut World<Self>, _exchange: &Exchange, _end: End) {}
-    /// It was not even let into the line.
-    fn turned_away(_world: &mut World<Self>, _up: usize, _refusal: &Refusal) {}
-    /// The policy of an upstream says what changed.
-    fn event(_world: &mut World<Self>, _up: usize, _event: &Event) {}
-    /// How late a woken exchange is; `None` for at once.
-    fn late(_world: &mut World<Self>) -> Option<Duration> {
-        None
-    }
-    /// Wake-ups and turns never end.
-    fn stuck(_world: &mut World<Self>) {}
-    /// Nothing is left to happen.
-    fn over(_world: &mut World<Self>) {}
 }
 
 /// Everything there is, at one moment.
@@ -296,6 +283,14 @@ impl<W: Watch> World<W> {
     pub fn run(&mut self) {
         while self.step() {}
         W::over(self);
+    }
+
+    /// Runs until so much time has passed; whoever waits then is left where it is.
+    pub fn run_for(&mut self, span: Duration) {
+        let until = self.now + span;
+        while self.heap.peek().is_some_and(|Reverse((at, _, _))| *at <= until) {
+            self.step();
+        }
     }
 
     /// Lets the next event happen; `false` if there is none.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::read::{Answer, Question};
 use super::state::Snapshot;
@@ -29,6 +29,9 @@ const EVENTS_MAX: usize = 2048;
 const QUESTIONS_MAX: usize = 16;
 /// Bytes of a path that are kept; a caller could fill the memory with them otherwise.
 const PATH_BYTES_MAX: usize = 1024;
+/// What an upstream said is waited for so long until it is on disk; a disk that is slower than that
+/// does not stop traffic.
+const KEPT_WITHIN: Duration = Duration::from_millis(250);
 /// A wait shorter than this is scheduling, not waiting.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
@@ -45,6 +48,9 @@ pub(super) struct Shared {
     sampler: Sampler,
     /// Nobody writes: nothing is kept.
     is_off: AtomicBool,
+    /// Urgent events that were told, and how many of them have been written since.
+    urgent_told: AtomicU64,
+    pub(super) urgent_written: watch::Sender<u64>,
     pub(super) keep_ms: AtomicU64,
     pub(super) rows_max: AtomicU64,
     pub(super) metrics: StoreMetrics,
@@ -104,6 +110,8 @@ impl Ledger {
             idle: Condvar::new(),
             sampler: Sampler::default(),
             is_off: AtomicBool::new(false),
+            urgent_told: AtomicU64::new(0),
+            urgent_written: watch::Sender::new(0),
             keep_ms: AtomicU64::new(u64::MAX),
             rows_max: AtomicU64::new(u64::MAX),
             metrics,
@@ -151,11 +159,30 @@ impl Ledger {
             self.0.metrics.events_dropped.inc();
         }
         let wake = backlog.events.len() == 1 || (urgent && !backlog.urgent);
+        self.0.urgent_told.fetch_add(u64::from(urgent), Ordering::Release);
         backlog.urgent |= urgent;
         drop(backlog);
         if wake {
             self.0.more.notify_one();
         }
+    }
+
+    /// Waits until what upstreams said so far is on disk, for a quarter of a second at most. Whoever
+    /// acts on it where others can see waits for this first, so that no crash makes forbear forget
+    /// what it already acted on. Usually there is nothing to wait for.
+    pub async fn kept(&self) {
+        let told = self.0.urgent_told.load(Ordering::Acquire);
+        if *self.0.urgent_written.borrow() < told {
+            let mut written = self.0.urgent_written.subscribe();
+            let all = written.wait_for(|written| *written >= told);
+            // Too slow, or the writer has ended: traffic goes on.
+            let _ = tokio::time::timeout(KEPT_WITHIN, all).await;
+        }
+    }
+
+    /// Whether something that an upstream said is not on disk yet.
+    pub fn is_behind(&self) -> bool {
+        self.0.urgent_told.load(Ordering::Acquire) > *self.0.urgent_written.borrow()
     }
 
     /// Asks the writer, which first writes what was told before.
@@ -183,6 +210,11 @@ impl Ledger {
 }
 
 impl Shared {
+    /// Urgent events that were told so far; what is written after this has all of them.
+    pub(super) fn urgent_told(&self) -> u64 {
+        self.urgent_told.load(Ordering::Acquire)
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Backlog> {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -85,6 +85,6 @@ mod tests {
             assert_eq!(rows, 0, "{name}");
             read += 1;
         }
-        assert_eq!(read, 8);
+        assert_eq!(read, 9);
     }
 }

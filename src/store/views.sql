@@ -45,11 +45,21 @@ WHERE kind = 'cooldown';
 DROP VIEW IF EXISTS v_quota;
 CREATE VIEW v_quota AS
 SELECT upstream, scope,
+       data ->> '$.bucket' AS bucket,
+       data ->> '$.name' AS name,
        data ->> '$.limit' AS "limit",
        data ->> '$.remaining' AS remaining,
        strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS reset_at
 FROM state
 WHERE kind = 'quota';
+
+DROP VIEW IF EXISTS v_locks;
+CREATE VIEW v_locks AS
+SELECT upstream, scope,
+       data ->> '$.times' AS times,
+       strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS retry_at
+FROM state
+WHERE kind = 'lock';
 
 DROP VIEW IF EXISTS v_backoff;
 CREATE VIEW v_backoff AS

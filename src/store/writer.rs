@@ -219,7 +219,10 @@ impl Writer {
     /// Writes everything that waits, or says why not. State goes first and by itself: what an upstream
     /// said should be on disk within moments, however many stories wait behind it.
     fn write(&mut self) {
+        let told = self.shared.urgent_told();
         self.write_state();
+        // Also if that failed: nobody waits for a disk that is full.
+        self.shared.urgent_written.send_replace(told);
         self.mind_readers();
         self.write_rows();
     }

@@ -189,6 +189,8 @@ pub(super) struct Families {
     pub(super) transitions: IntCounterVec,
     pub(super) breaker_rejections: IntCounterVec,
     pub(super) replay_unavailable: IntCounterVec,
+    pub(super) links_rewritten: IntCounterVec,
+    pub(super) links_untouched: IntCounterVec,
     pub(super) label_overflow: IntCounterVec,
     key_rejections: IntCounterVec,
     config_reloads: IntCounterVec,
@@ -215,6 +217,8 @@ impl Families {
             transitions: counters(collectors, &names::BREAKER_TRANSITIONS),
             breaker_rejections: counters(collectors, &names::BREAKER_REJECTIONS),
             replay_unavailable: counters(collectors, &names::REPLAY_UNAVAILABLE),
+            links_rewritten: counters(collectors, &names::LINKS_REWRITTEN),
+            links_untouched: counters(collectors, &names::LINKS_UNTOUCHED),
             label_overflow: counters(collectors, &names::LABEL_OVERFLOW),
             key_rejections: counters(collectors, &names::CONCURRENCY_REJECTIONS),
             config_reloads: counters(collectors, &names::CONFIG_RELOADS),
@@ -226,7 +230,7 @@ impl Families {
     }
 
     /// Those whose series come and go with the configuration.
-    fn counters(&self) -> [&IntCounterVec; 12] {
+    fn counters(&self) -> [&IntCounterVec; 14] {
         [
             &self.requests,
             &self.recovered,
@@ -239,6 +243,8 @@ impl Families {
             &self.transitions,
             &self.breaker_rejections,
             &self.replay_unavailable,
+            &self.links_rewritten,
+            &self.links_untouched,
             &self.key_rejections,
         ]
     }

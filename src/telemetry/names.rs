@@ -4,7 +4,8 @@
 
 use std::borrow::Cow;
 
-use crate::policy::outcome::{Class, HintSource};
+use crate::policy::hints::WAIT_MAX;
+use crate::policy::outcome::{Class, Hint, HintSource};
 use crate::transport::error::SendErrorKind;
 
 use super::story::Ending;
@@ -92,13 +93,15 @@ catalogue! {
     WAIT_DURATION = "forbear_wait_duration_seconds", Histogram(REQUEST_BUCKETS),
         ["upstream", "reason"], "Deliberate waits of exchanges, one observation per kind of wait.";
     RETRY_AFTER = "forbear_retry_after_total", Counter, ["upstream", "form"],
-        "Answers that said when to come back, by the form in which they said it.";
+        "Answers that said when to come back, by form; fields about limits that say nothing: invalid.";
     RATELIMIT_LIMIT = "forbear_ratelimit_limit", Gauge, ["upstream"],
         "Requests per window that the upstream last advertised, of its tightest quota.";
     RATELIMIT_REMAINING = "forbear_ratelimit_remaining", Gauge, ["upstream"],
         "Requests left in the upstream's tightest quota.";
     RATELIMIT_RESET = "forbear_ratelimit_reset_timestamp_seconds", Gauge, ["upstream"],
         "When the upstream's tightest quota is renewed, as Unix time.";
+    CREDENTIALS_LOCKED = "forbear_credentials_locked", Gauge, ["upstream"],
+        "Credentials that are not sent, because the upstream refused them again and again.";
     BREAKER_STATE = "forbear_breaker_state", Gauge, ["upstream", "breaker", "state"],
         "1 for the state that the breaker is in, 0 for the others.";
     BREAKER_TRANSITIONS = "forbear_breaker_transitions_total", Counter,
@@ -132,6 +135,10 @@ catalogue! {
     DRAINING = "forbear_draining", Gauge, [], "1 once the process has been asked to end.";
     REPLAY_UNAVAILABLE = "forbear_replay_unavailable_total", Counter, ["upstream"],
         "Request bodies that could not be kept for a repeat.";
+    LINKS_REWRITTEN = "forbear_links_rewritten_total", Counter, ["upstream", "where"],
+        "Addresses in answers that were changed to lead through forbear, by where they stood.";
+    LINKS_UNTOUCHED = "forbear_links_untouched_total", Counter, ["upstream", "reason"],
+        "Addresses, and bodies that may have some, that were left as they came, by why.";
     LOG_LINES_DROPPED = "forbear_log_lines_dropped_total", Counter, [],
         "Log lines dropped because the log could not be written fast enough.";
     PANICS = "forbear_panics_total", Counter, [], "Panics that were caught; each one is a bug.";
@@ -178,8 +185,26 @@ pub const RETRY_REASONS: [&str; 8] = [
     "reset",
     "stale",
 ];
-/// Label `form` of hints; milliseconds are a delta, too.
-pub const HINT_FORMS: [&str; 5] = ["delta", "date", "ratelimit_header", "body", "profile"];
+/// Label `where` of rewritten links.
+pub const LINK_PLACES: [&str; 5] = ["link", "location", "content_location", "refresh", "body"];
+/// Label `reason` of links that were left as they came: what they name, or why a body was not read.
+pub const LINK_REASONS: [&str; 8] = [
+    "foreign",
+    "unreachable",
+    "no_transform",
+    "coding",
+    "partial",
+    "too_large",
+    "too_slow",
+    "not_json",
+];
+/// Label `form` of hints; milliseconds are a delta, too. A wait so long that it was cut is no form
+/// of its own, but a sign that it was misread, and so is a field that cannot be read at all.
+pub const HINT_FORMS: [&str; 7] =
+    ["delta", "date", "ratelimit_header", "body", "profile", HINT_CAPPED, HINT_INVALID];
+const HINT_CAPPED: &str = "capped";
+/// Label `form` of fields about limits that could not be read.
+pub const HINT_INVALID: &str = "invalid";
 /// Label `reason` of refusals by a concurrency key.
 pub const KEY_REJECTIONS: [&str; 2] = ["queue_full", "timeout"];
 /// Label `result` of reloads.
@@ -267,8 +292,9 @@ pub fn outcome(ending: Ending) -> Cow<'static, str> {
 }
 
 /// The form in which a hint came, one of [`HINT_FORMS`].
-pub const fn hint_form(source: HintSource) -> &'static str {
-    match source {
+pub fn hint_form(hint: &Hint) -> &'static str {
+    match hint.source {
+        _ if hint.wait >= WAIT_MAX => HINT_CAPPED,
         HintSource::RetryAfterMs | HintSource::RetryAfterDelta | HintSource::VendorRetryAfter => {
             "delta"
         }

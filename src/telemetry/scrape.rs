@@ -39,12 +39,14 @@ fn upstream_gauges(upstreams: &[UpstreamView]) -> impl Iterator<Item = MetricFam
     let mut limit = Computed::new(&names::RATELIMIT_LIMIT);
     let mut remaining = Computed::new(&names::RATELIMIT_REMAINING);
     let mut reset = Computed::new(&names::RATELIMIT_RESET);
+    let mut locked = Computed::new(&names::CREDENTIALS_LOCKED);
     for view in upstreams {
         let labels = [view.name.as_str()];
         // An exchange has one attempt in flight or waits; it is never both.
         requests.set(&labels, f64::from(view.in_flight) + f64::from(view.queued));
         connections.set(&labels, view.connections.into());
         budget.set(&labels, view.retry_budget_remaining_ratio);
+        locked.set(&labels, as_f64(view.locks.len() as u64));
         if let Some(quota) = tightest(&view.quotas) {
             remaining.set(&labels, as_f64(quota.remaining));
             if let Some(told) = quota.limit {
@@ -55,7 +57,7 @@ fn upstream_gauges(upstreams: &[UpstreamView]) -> impl Iterator<Item = MetricFam
             }
         }
     }
-    [requests, connections, budget, limit, remaining, reset]
+    [requests, connections, budget, limit, remaining, reset, locked]
         .into_iter()
         .map(Computed::family)
         .chain(breaker_gauges(upstreams))

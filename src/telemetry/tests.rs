@@ -70,7 +70,11 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
         listen: None,
         profile: None,
         dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
+        buckets: Vec::new(),
+        costs: Vec::new(),
+        rewrite_links: true,
         idempotency_key: None,
+        makes_idempotency_key: false,
         credential: None,
         tls: TlsConfig::default(),
         key: None,
@@ -82,6 +86,9 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
             queue_max: 1000,
             breaker: breaker(),
             routes,
+            buckets: Vec::new(),
+            quotas: Vec::new(),
+            pacing: crate::policy::settings::Pacing::Observe,
         }),
     }
 }

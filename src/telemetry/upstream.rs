@@ -32,9 +32,11 @@ pub struct UpstreamMetrics {
     errors: Closed<11>,
     retries: Closed<8>,
     exhausted: Closed<4>,
-    hints: Closed<5>,
+    hints: Closed<7>,
     /// Request bodies that could not be kept for a repeat.
     pub replay_unavailable: IntCounter,
+    links_rewritten: Closed<5>,
+    links_untouched: Closed<8>,
 }
 
 struct RouteMetrics {
@@ -87,6 +89,8 @@ impl UpstreamMetrics {
             exhausted: Closed::new(&families.exhausted, name, names::EXHAUSTED_BY),
             hints: Closed::new(&families.retry_after, name, names::HINT_FORMS),
             replay_unavailable: families.replay_unavailable.with_label_values(&[name]),
+            links_rewritten: Closed::new(&families.links_rewritten, name, names::LINK_PLACES),
+            links_untouched: Closed::new(&families.links_untouched, name, names::LINK_REASONS),
         }
     }
 
@@ -141,6 +145,21 @@ impl UpstreamMetrics {
         self.transitions.with_label_values(&labels).inc();
     }
 
+    /// Counts an address that was changed; `place` is one of [`names::LINK_PLACES`].
+    pub fn link_rewritten(&self, place: &'static str) {
+        self.links_rewritten.count(place);
+    }
+
+    /// Counts what was left as it came; `reason` is one of [`names::LINK_REASONS`].
+    pub fn links_untouched(&self, reason: &'static str) {
+        self.links_untouched.count(reason);
+    }
+
+    /// Counts fields about limits that could not be read.
+    pub fn unread(&self, fields: usize) {
+        (0..fields).for_each(|_| self.hints.count(names::HINT_INVALID));
+    }
+
     fn attempt(&self, attempt: &AttemptStory) {
         self.attempts.count(attempt.status);
         self.attempt_duration.observe(attempt.took.as_secs_f64());
@@ -148,7 +167,7 @@ impl UpstreamMetrics {
             self.errors.count(error);
         }
         if let Some(hint) = &attempt.hint {
-            self.hints.count(names::hint_form(hint.source));
+            self.hints.count(names::hint_form(hint));
         }
     }
 

@@ -4,6 +4,7 @@
 //! Times are given twice, as an instant for records and as milliseconds from now for people who
 //! count down, because a reader may not share our clock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -24,6 +25,8 @@ pub struct UpstreamView {
     pub cooldowns: Vec<CooldownView>,
     /// What the upstream allows, as learned.
     pub quotas: Vec<QuotaView>,
+    /// Credentials that the upstream does not accept.
+    pub locks: Vec<LockView>,
     /// Attempts in flight.
     pub in_flight: u32,
     /// Attempts in flight at most, as configured.
@@ -32,6 +35,9 @@ pub struct UpstreamView {
     pub adaptive_limit: Option<u32>,
     /// Exchanges that wait.
     pub queued: u32,
+    /// How many of them are in which band, without those where nobody waits.
+    #[serde(default)]
+    pub queued_by_band: BTreeMap<String, u32>,
     /// Exchanges that may wait.
     pub queue_max: u32,
     /// 0.0 to 1.0.
@@ -116,6 +122,12 @@ pub struct CooldownView {
 pub struct QuotaView {
     /// What it belongs to.
     pub scope: String,
+    /// What tells it from others there; `None` for the only one.
+    pub name: Option<String>,
+    /// The bucket or the route.
+    pub bucket: String,
+    /// Whether answers told of it; else only the configuration did.
+    pub is_told: bool,
     /// Requests per window, where told.
     pub limit: Option<u64>,
     /// What is left.
@@ -124,6 +136,46 @@ pub struct QuotaView {
     pub reset_at: Option<Moment>,
     /// The same, from now.
     pub reset_in_ms: Option<u64>,
+}
+
+/// A credential that the upstream refused again and again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockView {
+    /// A few digits of a salted hash.
+    pub credential: String,
+    /// When one may try again.
+    pub until: Moment,
+    /// The same, from now.
+    pub remaining_ms: u64,
+}
+
+/// How long a number of requests would take now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreflightView {
+    /// Name of the upstream.
+    pub upstream: String,
+    /// Name of the route.
+    pub route: String,
+    /// How many more requests it is about.
+    pub requests: u32,
+    /// Until the last of them is answered, sent as fast as forbear lets them.
+    pub takes_ms: u64,
+    /// The same as a moment.
+    pub done_at: Moment,
+    /// Until the first of them may go.
+    pub starts_in_ms: u64,
+    /// What they wait for most: `concurrency`, `quota`, `refusals`, `cooldown` or `breaker`.
+    pub bound_by: String,
+    /// The name of the quota, if it is one that has a name.
+    pub quota: Option<String>,
+    /// Whose state it is from: the bucket and credential that were served last.
+    pub scope: Option<String>,
+    /// Exchanges that wait already and go before them.
+    pub queued: u32,
+    /// At once at most, as configured or learned.
+    pub in_flight_max: u32,
+    /// What one takes on average; `None` while nothing was answered yet.
+    pub per_request_ms: Option<u64>,
 }
 
 /// One route group of an upstream.
@@ -209,6 +261,8 @@ pub enum EventKind {
     Breaker,
     /// A cooldown began, grew or was cleared.
     Cooldown,
+    /// A credential was locked, because the upstream refuses it, or unlocked.
+    Credential,
     /// A configuration was applied or refused.
     Config,
     /// The process was asked to end.
@@ -221,6 +275,7 @@ impl EventKind {
         match self {
             Self::Breaker => "breaker",
             Self::Cooldown => "cooldown",
+            Self::Credential => "credential",
             Self::Config => "config",
             Self::Draining => "draining",
         }

@@ -81,6 +81,8 @@ pub struct ResponseBody {
 struct Ahead {
     data: BytesMut,
     last: Option<Result<Frame<Bytes>, ResponseBodyError>>,
+    /// Nothing else will come, and nothing is missing.
+    is_whole: bool,
 }
 
 impl ResponseBody {
@@ -98,17 +100,25 @@ impl ResponseBody {
     pub async fn read_ahead(&mut self, enough: usize, time_max: Duration) {
         let reading = poll_fn(|cx| {
             loop {
-                let frame = ready!(self.poll_upstream(cx));
                 let ahead = self.ahead.get_or_insert_default();
+                if ahead.data.len() >= enough || ahead.last.is_some() || ahead.is_whole {
+                    return Poll::Ready(());
+                }
+                let frame = ready!(self.poll_upstream(cx));
+                let is_over = self.incoming.is_end_stream();
+                let ahead = self.ahead.get_or_insert_default();
+                ahead.is_whole = is_over || frame.is_none();
                 match frame.map(|frame| frame.map(Frame::into_data)) {
                     Some(Ok(Ok(data))) => ahead.data.extend_from_slice(&data),
-                    Some(Ok(Err(trailers))) => ahead.last = Some(Ok(trailers)),
-                    Some(Err(error)) => ahead.last = Some(Err(error)),
-                    None => return Poll::Ready(()),
-                }
-                let is_enough = ahead.data.len() >= enough || ahead.last.is_some();
-                if is_enough || self.incoming.is_end_stream() {
-                    return Poll::Ready(());
+                    Some(Ok(Err(trailers))) => {
+                        ahead.last = Some(Ok(trailers));
+                        ahead.is_whole = true;
+                    }
+                    Some(Err(error)) => {
+                        ahead.last = Some(Err(error));
+                        ahead.is_whole = false;
+                    }
+                    None => {}
                 }
             }
         });
@@ -119,6 +129,18 @@ impl ResponseBody {
     /// What was read ahead and not yet taken.
     pub fn ahead(&self) -> Option<&[u8]> {
         self.ahead.as_ref().map(|ahead| &*ahead.data)
+    }
+
+    /// The body, if all of it was read ahead and nothing of it taken.
+    pub fn whole(&self) -> Option<&[u8]> {
+        self.ahead.as_ref().filter(|ahead| ahead.is_whole).map(|ahead| &*ahead.data)
+    }
+
+    /// Whoever reads gets `data` in the place of what was read ahead.
+    pub fn replace_ahead(&mut self, data: Vec<u8>) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.data = BytesMut::from(Bytes::from(data));
+        }
     }
 
     fn take_ahead(&mut self) -> Option<Result<Frame<Bytes>, ResponseBodyError>> {

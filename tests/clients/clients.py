@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 import httpx
 import requests
+import urllib3
 
 # Longer than anything here takes; a client that hangs is a failure and not a hung test.
 TIMEOUT = 40
@@ -54,6 +55,28 @@ class Requests:
     def via(self, proxy: str, url: str) -> Answer:
         answer = requests.get(url, proxies={"http": proxy}, timeout=TIMEOUT)
         return Answer(answer.status_code, lower(answer.headers), answer.content)
+
+
+class Urllib3:
+    """urllib3 alone, which requests and many SDKs stand on."""
+
+    name = "urllib3"
+
+    def get(self, url: str) -> Answer:
+        answer = urllib3.request("GET", url, timeout=TIMEOUT)
+        return Answer(answer.status, lower(answer.headers), answer.data)
+
+    def post(self, url: str, body: bytes) -> Answer:
+        answer = urllib3.request("POST", url, body=body, timeout=TIMEOUT)
+        return Answer(answer.status, lower(answer.headers), answer.data)
+
+    def stream(self, url: str, heard: Callable[[], None]) -> bytes:
+        answer = urllib3.request("GET", url, preload_content=False, timeout=TIMEOUT)
+        return read(answer.stream(), heard)
+
+    def via(self, proxy: str, url: str) -> Answer:
+        answer = urllib3.ProxyManager(proxy).request("GET", url, timeout=TIMEOUT)
+        return Answer(answer.status, lower(answer.headers), answer.data)
 
 
 class Httpx:
@@ -193,4 +216,4 @@ def from_process(command: list[str], heard: Callable[[], None]) -> bytes:
     return whole
 
 
-ALL = [Curl(), Requests(), Httpx(), Aiohttp(), Node()]
+ALL = [Curl(), Requests(), Urllib3(), Httpx(), Aiohttp(), Node()]

@@ -1,22 +1,27 @@
-"""Unmodified clients through forbear to a real HTTPS API: `matrix.py path/to/forbear`.
+"""Unmodified clients through forbear to a real HTTPS API: `matrix.py path/to/forbear [python-with-airbyte-cdk]`.
 
 forbear runs with the configuration of the README, and an authority to trust; listeners are on free
 ports. Each check is one line; the last line counts them. The exit code is 0 if all passed.
 """
 
+import functools
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import clients
+import pages
+import sdks
+import vendors
 from api import PAGES, RETRY_AFTER, Api, make_certificates
+
+import sidecar
 
 CONFIGURATION = """
 [proxy]
@@ -28,37 +33,25 @@ url = "{url}"
 ca_file = "ca.pem"
 hosts = ["api.test"]
 """
+# Each SDK meets its vendor's own profile, and no quota that another one used up.
+PROFILES = {"dlt": "generic", "airbyte": "generic", "pipeline": "github", "moving": "bluesky"}
+for vendor in vendors.REFUSED:
+    CONFIGURATION += f"""
+[upstreams.{vendor}]
+url = "{{url}}/vendors/{vendor}"
+ca_file = "ca.pem"
+profile = "{PROFILES.get(vendor, vendor)}"
+"""
 # Text that no client and no proxy must touch: quotes, line ends, more than ASCII.
 BODY = json.dumps({"text": "ünïcode\r\n\"quoted\"\\", "list": list(range(500))}).encode()
 
 
-class Forbear:
-    """The built program, with its listeners."""
+class Forbear(sidecar.Forbear):
+    """The built program, in front of the API and of each vendor's."""
 
-    def __init__(self, binary: Path, folder: Path, api: Api) -> None:
-        (folder / "config.toml").write_text(CONFIGURATION.format(url=api.url))
-        self.log = open(folder / "forbear.log", "wb")
-        self.process = subprocess.Popen(
-            [binary, "run", "-c", folder / "config.toml"],
-            cwd=folder, stdout=subprocess.PIPE, stderr=self.log, text=True,
-        )
-        listeners = {}
-        for line in iter(self.process.stdout.readline, "ready\n"):
-            if not line:
-                raise SystemExit(f"forbear did not start:\n{(folder / 'forbear.log').read_text()}")
-            name, _, address = line.strip().rpartition(" ")
-            listeners[name] = address
-        # The log comes the same way, and must not fill the pipe.
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
-        self.proxy = listeners["proxy"]
+    def __init__(self, binary: Path, folder: Path, api: Api, configuration: str = CONFIGURATION) -> None:
+        super().__init__(binary, folder, configuration.format(url=api.url))
         self.url = f"{self.proxy}/api"
-
-    def close(self) -> int:
-        """Ends it in good order; its exit code."""
-        self.process.terminate()
-        code = self.process.wait(30)
-        self.log.close()
-        return code
 
 
 def check_get(client, forbear: Forbear, api: Api) -> None:
@@ -136,6 +129,19 @@ def check_via(client, forbear: Forbear, api: Api) -> None:
     assert answer.json()["host"] == api.url.removeprefix("https://"), answer
 
 
+def check_sdk(name: str, forbear: Forbear, api: Api) -> None:
+    call, vendor, path = sdks.ALL[name]
+    path = f"/vendors/{vendor}{path}"
+    found = call(f"{forbear.proxy}/{vendor}", api.heard(path).set)
+    streamed = list(vendors.STREAMED)
+    assert found == (streamed if name == "openai" else [f"item-{n}" for n in range(vendors.ITEMS)]), found
+    # The SDK might have repeated the request itself: only forbear may have seen the refusal.
+    attempts = forbear.counted("forbear_upstream_attempts_total", vendor)
+    answers = forbear.counted("forbear_requests_total", vendor)
+    assert attempts["429"] == 1, attempts
+    assert set(answers) == {"200"} and answers["200"] == attempts["200"], f"{answers} of {attempts}"
+
+
 # Refusals come last: after one, forbear sends to that API with care for a while.
 CHECKS = [
     ("GET arrives whole and comes back as JSON", check_get),
@@ -151,7 +157,7 @@ CHECKS = [
 ]
 
 
-def main(binary: Path) -> int:
+def main(binary: Path, airbyte: Path | None) -> int:
     # The proxy of whoever runs this is none of ours.
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         os.environ.pop(name, None)
@@ -181,13 +187,31 @@ def main(binary: Path) -> int:
                     except Exception:
                         problem = traceback.format_exc()
                     tell(f"{client.name:10} {what}", problem)
+            if airbyte is None:
+                print("skipped: airbyte-cdk, which is in no environment that was named")
+            else:
+                sdks.ALL["airbyte-cdk"] = (sdks.airbyte(airbyte), "airbyte", "/orders")
+
+            def problem_of(name: str) -> str | None:
+                try:
+                    check_sdk(name, forbear, api)
+                except Exception:
+                    return traceback.format_exc()
+                return None
+
+            # Side by side: each has its own upstream, and mostly waits.
+            with ThreadPoolExecutor() as pool:
+                problems = zip(sdks.ALL, pool.map(problem_of, sdks.ALL), strict=True)
+            for name, problem in problems:
+                tell(f"{name:11} lists or streams all, and sees nothing of a 429 in between", problem)
         finally:
             code = forbear.close()
             api.close()
         tell("forbear ends with 0 on SIGTERM", None if code == 0 else f"it ended with {code}")
+    pages.run(functools.partial(Forbear, binary), tell)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    sys.exit(main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).absolute() if sys.argv[2:] else None))

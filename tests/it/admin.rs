@@ -49,7 +49,12 @@ async fn after_a_mixed_run() -> (FakeApi, Forbear) {
          [upstreams.dead]\nurl = \"http://127.0.0.1:9\"\nretry.backoff_base = \"1ms\"\n",
         url = api.url()
     ));
-    let quota = [("ratelimit-limit", "9"), ("ratelimit-remaining", "8"), ("ratelimit-reset", "60")];
+    let quota = [
+        ("ratelimit-limit", "9"),
+        ("ratelimit-remaining", "8"),
+        ("ratelimit-reset", "60"),
+        ("link", "</items/2>; rel=next, <https://other.example/>; rel=license"),
+    ];
     api.script("/items/1", [answer(200, &quota)]);
     api.script("/items/2", [answer(502, &[])]);
     api.script("/items/3", [answer(429, &[("retry-after", "1")])]);
@@ -71,6 +76,10 @@ async fn after_a_mixed_run() -> (FakeApi, Forbear) {
         get_with(&forbear, "/ill/items/4", "").await;
     }
     get_with(&forbear, "/ill/items/1", "Forbear-Wait: none\r\n").await;
+    api.script("/items/7", (0..5).map(|_| answer(401, &[])));
+    for _ in 0..5 {
+        get_with(&forbear, "/api/items/7", "Authorization: Bearer nobody's\r\n").await;
+    }
     let body = "x".repeat(2_000);
     let head = "POST /api/items HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n";
     ask(&forbear, &format!("{head}{body}")).await;

@@ -21,18 +21,25 @@ mod support {
 
 // The main job.
 
+/// Secrets that are renewed, and credentials that are locked.
+mod credentials;
 /// Deadlines, waits and the upstream's own times.
 mod deadlines;
 /// What single APIs say, in bodies and in fields of their own.
 mod dialects;
+/// Whose turn it is in the queue.
+mod fairness;
 /// The happy path, per protocol pair.
 mod life;
+/// Pages and redirects that must not lead past forbear.
+mod links;
 /// Shadow mode, and breakers set by hand.
 mod overrides;
 /// Permits, queue places and requests whose answer was lost.
 mod permits;
 /// Many clients against APIs that limit and fail.
 mod policies;
+mod preflight;
 /// forbear's own words, and the upstream's last one.
 mod refusals;
 /// What is sent again, and what never.

@@ -196,3 +196,45 @@ async fn an_api_that_fails_for_good_is_hardly_asked_more_than_without_forbear() 
     let seen = world.api.counters().requests;
     assert!((61..=60 + 60 / 5 + 10).contains(&seen), "60 requests became {seen}");
 }
+
+#[tokio::test]
+async fn a_request_without_a_key_is_given_one_where_that_is_wanted_and_the_same_on_every_attempt() {
+    let generate = format!("{FREELY}[defaults.retry]\nidempotency_key = \"generate\"\n");
+    for (rest, attempts) in [(FREELY, 1), (generate.as_str(), 3)] {
+        let world = World::calm(rest).await;
+        let steps = [500, 502, 200].map(|status| answer(status, &[], ""));
+        world.api.script("/pay", steps);
+        let first = world.ask("POST /api/pay", &[], b"5 coins").await;
+        let log = world.api.log();
+        assert_eq!(log.len(), attempts);
+        if attempts == 1 {
+            assert_eq!((first.status, log[0].idempotency_key()), (500, None));
+            assert_eq!(first.field("forbear-idempotency-key"), None);
+            continue;
+        }
+        assert_eq!(first.status, 200, "{}", first.head);
+        let key = first.field("forbear-idempotency-key").unwrap();
+        assert_eq!(key.len(), 36, "{key}");
+        assert!(log.iter().all(|record| record.idempotency_key() == Some(key)), "{log:?}");
+
+        // The next exchange has another one; a client's own is left alone; a GET needs none.
+        let second = world.ask("PATCH /api/x", &[], b"").await;
+        assert_ne!(second.field("forbear-idempotency-key"), Some(key));
+        let own = world.ask("POST /api/x", &["Idempotency-Key: mine"], b"").await;
+        let get = world.get("/api/x").await;
+        for untouched in [own, get] {
+            assert_eq!(untouched.field("forbear-idempotency-key"), None, "{}", untouched.head);
+        }
+        let sent: Vec<_> =
+            world.api.log().iter().map(|it| it.idempotency_key().map(str::to_owned)).collect();
+        assert_eq!(sent[4..], [Some("mine".to_owned()), None]);
+        assert_eq!(sent[3].as_deref(), second.field("forbear-idempotency-key"));
+
+        // Also told with a refusal: whether it was done is then the client's to find out.
+        world.api.script("/gone", std::iter::repeat_with(|| Step::Reset).take(8));
+        let refused = world.ask("POST /api/gone", &[], b"").await;
+        assert_eq!(problem(&refused)["code"], "retries_exhausted");
+        let key = refused.field("forbear-idempotency-key");
+        assert!(key.is_some() && world.api.log().last().unwrap().idempotency_key() == key);
+    }
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::support::binary::{Binary, err, folder_with, forbear};
+use crate::support::binary::{Binary, err, folder_with, forbear, out};
 use crate::support::forbear::with_free_ports;
 
 const SMALL: &str =
@@ -42,7 +42,13 @@ async fn the_command_is_told_where_forbear_listens() {
 
 #[tokio::test]
 async fn signals_go_to_the_command_which_may_take_its_time() {
-    for (signal, name, code) in [(Signal::TERM, "TERM", 5), (Signal::INT, "INT", 6)] {
+    for (signal, name, code) in [
+        (Signal::TERM, "TERM", 5),
+        (Signal::INT, "INT", 6),
+        (Signal::HUP, "HUP", 7),
+        (Signal::USR1, "USR1", 8),
+        (Signal::USR2, "USR2", 9),
+    ] {
         let script = format!(
             "trap 'echo told; exit {code}' {name}; echo trapped; while :; do sleep 0.05; done"
         );
@@ -52,6 +58,19 @@ async fn signals_go_to_the_command_which_may_take_its_time() {
         assert_eq!(binary.ended().await.code(), Some(code), "{name}");
         binary.until_printed("the command's last word", |line| line == "told").await;
     }
+}
+
+#[tokio::test]
+async fn a_second_signal_is_the_commands_too_and_forbear_serves_until_it_ends() {
+    let script = "n=0; trap 'n=$((n + 1)); echo told $n' TERM; echo trapped
+        while [ $n -lt 2 ]; do sleep 0.05; done; exit 4";
+    let mut binary = start(script).await;
+    binary.until_printed("the trap", |line| line == "trapped").await;
+    binary.signal(Signal::TERM);
+    binary.until_printed("the first", |line| line == "told 1").await;
+    assert_eq!(binary.admin_get("/readyz").await.status, 200);
+    binary.signal(Signal::TERM);
+    assert_eq!(binary.ended().await.code(), Some(4));
 }
 
 #[tokio::test]
@@ -72,6 +91,27 @@ async fn no_process_is_left_behind() {
     binary.signal(Signal::TERM);
     assert_eq!(binary.ended().await.code(), Some(143));
     assert!(!lives(id), "{id} is still there");
+}
+
+#[tokio::test]
+async fn standard_output_is_the_commands_alone() {
+    let (_folder, file) = folder_with(&with_free_ports(SMALL));
+    let arguments = ["run".as_ref(), "-c".as_ref(), file.as_os_str()];
+    let tail = ["--", "echo", "result"].map(AsRef::as_ref);
+    let output = forbear(arguments.into_iter().chain(tail)).await;
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "result\n"));
+    assert!(err(&output).contains("ready"), "{}", err(&output));
+}
+
+#[tokio::test]
+async fn a_command_is_not_started_beside_a_forbear_that_is_not() {
+    let (folder, file) = folder_with("[upstreams.api]\nurl = \"nowhere\"\n");
+    let started = folder.path().join("started");
+    let arguments = ["run".as_ref(), "-c".as_ref(), file.as_os_str()];
+    let tail = ["--".as_ref(), "touch".as_ref(), started.as_os_str()];
+    let output = forbear(arguments.into_iter().chain(tail)).await;
+    assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+    assert!(!started.exists(), "the command ran");
 }
 
 #[tokio::test]

@@ -103,6 +103,20 @@ async fn two_configurations_differ_as_their_settings_do() {
 }
 
 #[tokio::test]
+async fn a_configured_quota_takes_effect_in_its_own_column_alone() {
+    let patient = format!("{ONE}max_wait = \"15m\"\n");
+    let (folder, _) = folder_with(&patient);
+    let quota = "[[upstreams.api.quotas]]\nname = \"known\"\nrequests = 10\nper = \"5s\"\n";
+    std::fs::write(folder.path().join("quota.toml"), format!("{patient}{quota}")).unwrap();
+    let job = ["--limit", "10/5s", "--clients", "32", "--requests", "100"];
+    let all = json(folder.path(), &[&job[..], &["--against", "quota.toml"]].concat()).await;
+    let refused = |run| number(figures(&all, run), "api_429");
+    assert!(refused(0) > 0.0, "the first burst knows nothing: {all}");
+    assert_eq!(refused(1), 0.0, "{all}");
+    assert_eq!((number(figures(&all, 0), "ok"), number(figures(&all, 1), "ok")), (100.0, 100.0));
+}
+
+#[tokio::test]
 async fn what_a_real_run_recorded_is_replayed_as_it_was() {
     const REQUESTS: usize = 100;
     let api = FakeApi::start(ApiSettings {
@@ -153,6 +167,13 @@ async fn what_a_real_run_recorded_is_replayed_as_it_was() {
     let more = json(binary.folder(), &[&replay[..], &["--limit", "1000/1s"]].concat()).await;
     assert!(number(figures(&more, 0), "seconds") < number(real, "seconds") * 0.8, "{more}");
     assert_eq!(number(figures(&more, 0), "api_429"), 0.0, "{more}");
+
+    // A quota that the operator writes down spares the API what it refused.
+    let quota = "[[upstreams.api.quotas]]\nname = \"known\"\nrequests = 38\nper = \"1s\"\n";
+    std::fs::write(binary.folder().join("quota.toml"), format!("{ONE}{quota}")).unwrap();
+    let both = json(binary.folder(), &[&replay[..], &["--against", "quota.toml"]].concat()).await;
+    let refused = |run| number(figures(&both, run), "api_429");
+    assert!(refused(0) > 0.0 && refused(1) == 0.0, "{both}");
 
     let none = run(binary.folder(), &[&replay[..], &["--run", "nightly-7"]].concat()).await;
     assert_eq!(none.status.code(), Some(1));

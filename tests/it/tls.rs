@@ -278,3 +278,21 @@ async fn an_upstream_that_offers_http2_gets_it_and_bodies_arrive_whole() {
     let got = client.ask(GET).await;
     assert_eq!(got.text(), format!("GET https://localhost:{port}/x HTTP/2.0 0"));
 }
+
+#[tokio::test]
+async fn an_absolute_target_with_https_is_served_over_tls_and_led_back_the_same_way() {
+    const MOVED: &str = "HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n";
+    let pki = Pki::new();
+    let address = pki.server(Kind::Good, &[], false).answer(MOVED, false).await;
+    let forbear = pki.forbear(address, "");
+    let origin = format!("https://localhost:{}", address.port());
+    for (target, location) in [
+        (format!("{origin}/x"), "/y"),
+        (forbear.url("/api/x"), "/api/y"),
+        ("/api/x".to_owned(), "/api/y"),
+    ] {
+        let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let got = RawClient::connect(forbear.proxy()).await.ask(bytes).await;
+        assert_eq!((got.status, got.field("location")), (302, Some(location)), "{target}");
+    }
+}

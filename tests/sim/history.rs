@@ -4,16 +4,16 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use forbear::policy::breaker::Force;
-use forbear::policy::line::CredentialId;
+use forbear::policy::line::{Band, CredentialId, FlowId};
 use forbear::policy::outcome::Safety;
 use forbear::policy::retry::Replay;
 use forbear::policy::settings::{
-    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, Mode, RetrySettings,
-    RouteSettings, UpstreamSettings,
+    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, Mode, Pacing,
+    RetrySettings, RouteSettings, UpstreamSettings,
 };
 use forbear::policy::time::MonoTime;
 
-use forbear::simulate::model::{Hints, Limiter, Model, Outage, Told, between};
+use forbear::simulate::model::{Hints, Limiter, Model, Outage, between};
 use forbear::simulate::world::{Client, Request};
 
 use crate::world::{Cruelty, World, add_cruelty, add_upstream, new};
@@ -68,6 +68,9 @@ pub fn upstream() -> UpstreamSettings {
         queue_max: 1000,
         breaker: breaker(),
         routes: vec![route("default")],
+        buckets: Vec::new(),
+        quotas: Vec::new(),
+        pacing: Pacing::Observe,
     }
 }
 
@@ -112,12 +115,20 @@ pub fn world(seed: u64) -> World {
 }
 
 fn random_limits(rng: &mut fastrand::Rng) -> LimitSettings {
-    let key = |pattern: &str, in_flight_max| KeySettings { pattern: pattern.into(), in_flight_max };
+    let key = |pattern: &str, in_flight_max| KeySettings {
+        pattern: pattern.into(),
+        in_flight_max,
+        ordered: false,
+    };
     LimitSettings {
         in_flight_max: [1, 3, 8, 128][rng.usize(0..4)],
         queue_max: [0, 5, 4000, 4000][rng.usize(0..4)],
         replay_memory_max: 0,
-        keys: vec![key("ingestion", rng.u32(1..4)), key("tenant:*", rng.u32(1..3))],
+        keys: vec![
+            key("ingestion", rng.u32(1..4)),
+            key("tenant:*", rng.u32(1..3)),
+            KeySettings { pattern: "ledger".into(), in_flight_max: 1, ordered: true },
+        ],
     }
 }
 
@@ -146,6 +157,9 @@ fn random_upstream(rng: &mut fastrand::Rng) -> UpstreamSettings {
         queue_max: [0, 3, 1000, 1000][rng.usize(0..4)],
         breaker: own,
         routes,
+        buckets: Vec::new(),
+        quotas: Vec::new(),
+        pacing: Pacing::Observe,
     }
 }
 
@@ -185,6 +199,9 @@ fn random_client(rng: &mut fastrand::Rng, ups: usize) -> Client {
     if rng.u8(0..3) == 0 {
         keys.push(format!("tenant:{}", rng.u8(0..4)));
     }
+    if rng.u8(0..6) == 0 {
+        keys.push("ledger".to_owned());
+    }
     let patience = (Duration::from_millis(50), Duration::from_secs(40));
     let request = Request {
         up: rng.usize(0..ups),
@@ -193,6 +210,9 @@ fn random_client(rng: &mut fastrand::Rng, ups: usize) -> Client {
         credential: CredentialId(rng.u64(0..3)),
         safety: [Safety::Safe, Safety::Idempotent, Safety::Unsafe][rng.usize(0..3)],
         keys: keys.into(),
+        flow: FlowId(rng.u64(0..4)),
+        band: Band::ALL[rng.usize(0..5)],
+        cost: [1, 1, 1, 20][rng.usize(0..4)],
         replay: [Replay::Ready, Replay::Ready, Replay::Impossible][rng.usize(0..3)],
         wait_max: [
             Duration::ZERO,
@@ -202,7 +222,7 @@ fn random_client(rng: &mut fastrand::Rng, ups: usize) -> Client {
         ][rng.usize(0..4)],
         patience: (rng.u8(0..3) == 0).then(|| between(patience, rng)),
         leaves: [0, 0, 10, 2][rng.usize(0..4)],
-        told: Told::default(),
+        ..Request::new(0, Duration::ZERO)
     };
     Client { request, think: Duration::from_millis(rng.u64(0..2_000)), requests: rng.u32(1..40) }
 }

@@ -11,7 +11,9 @@
     reason = "a test binary: what is out of bounds shall fail, and a replay is printed"
 )]
 
+mod fairness;
 mod history;
+mod honest;
 mod promises;
 mod properties;
 mod world;

@@ -4,15 +4,11 @@
 
 use std::time::Duration;
 
-use forbear::policy::line::CredentialId;
-use forbear::policy::outcome::Safety;
-use forbear::policy::retry::Replay;
 use forbear::policy::time::MonoTime;
-
-use crate::history::{limits, upstream};
-use forbear::simulate::model::{Hints, Limiter, Model, Outage, Told};
+use forbear::simulate::model::{Hints, Limiter, Model, Outage};
 use forbear::simulate::world::{Client, Request};
 
+use crate::history::{limits, upstream};
 use crate::world::{World, add_upstream, new};
 
 const JOB: u32 = 400;
@@ -53,18 +49,7 @@ fn finished(seed: u64, model: Model, job: u32) -> World {
     add_upstream(&mut world, upstream(), model);
     for _ in 0..32 {
         let client = Client {
-            request: Request {
-                up: 0,
-                route: 0,
-                credential: CredentialId(7),
-                safety: Safety::Safe,
-                keys: [].into(),
-                replay: Replay::Ready,
-                wait_max: Duration::from_secs(50),
-                patience: None,
-                leaves: 0,
-                told: Told::default(),
-            },
+            request: Request::new(0, Duration::from_secs(50)),
             think: Duration::from_millis(1),
             requests: u32::MAX,
         };

@@ -42,6 +42,17 @@ pub fn check_go(world: &mut World, id: u64, up: usize, needs: &Needs) {
     });
     check_limits(world, id, up, needs);
     check_breaker(world, id, up, needs);
+    check_order(world, id, needs);
+}
+
+/// Of those who joined a key in strict order, the one who joined first goes, and nobody else.
+fn check_order(world: &World, id: u64, needs: &Needs) {
+    for (pool, number) in needs.numbers.iter().flat_map(|numbers| &**numbers) {
+        let mut all = world.exchanges.values();
+        let is_overtaken =
+            all.any(|ex| ex.needs.number_in(*pool).is_some_and(|other| other < *number));
+        require(world, !is_overtaken, || format!("{id} goes before its turn in {pool:?}"));
+    }
 }
 
 fn check_limits(world: &World, id: u64, up: usize, needs: &Needs) {
@@ -123,6 +134,7 @@ pub fn check_refusal(world: &World, id: u64, refusal: &Refusal) {
         Refusal::BreakerOpen { until }
         | Refusal::Cooldown { until }
         | Refusal::Exhausted { until }
+        | Refusal::Locked { until }
         | Refusal::Paced { until } => require(world, *until >= world.now, || {
             format!("{id} is refused until the past: {refusal:?}")
         }),
@@ -207,8 +219,9 @@ pub fn check_rest(world: &mut World) {
                 format!("{id} sleeps until {before:?}, but should ask at {until:?}")
             }),
             Said::Go => require(world, slowly, || format!("{id} waits, and could go")),
+            // Whoever gets past a limit that moved by itself may meet something longer there.
             Said::Refuse(refusal) => {
-                require(world, false, || format!("{id} waits, and should be refused: {refusal:?}"))
+                require(world, slowly, || format!("{id} waits, and should be refused: {refusal:?}"))
             }
         }
     }

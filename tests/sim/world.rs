@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use forbear::policy::breaker::{CircuitName, Force};
-use forbear::policy::line::{CredentialId, RouteId};
+use forbear::policy::line::{CredentialId, FlowId, RouteId};
 use forbear::policy::outcome::{Class, Outcome};
 use forbear::policy::retry::RepeatKind;
 use forbear::policy::settings::{LimitSettings, UpstreamSettings};
@@ -47,6 +47,16 @@ pub struct Seen {
     pub good: u32,
     pub last_good: MonoTime,
     pub refused_at: Vec<MonoTime>,
+    pub turns: Vec<Turn>,
+}
+
+/// An attempt that went.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    pub at: MonoTime,
+    pub exchange: u64,
+    pub flow: FlowId,
+    pub waited: Duration,
 }
 
 /// What is remembered of an exchange.
@@ -178,13 +188,15 @@ impl Watch for Checks {
         require(world, world.watch.events < EVENTS_MAX, || "it never ends".into());
     }
 
-    fn goes(world: &mut World, id: u64) {
+    fn goes(world: &mut World, id: u64, waited: Duration) {
         let exchange = &world.exchanges[&id];
         let (up, needs) = (exchange.up, exchange.needs.clone());
-        if exchange.sends == 1 {
-            let now = world.now;
-            world.watch.seen[up].firsts.push(now);
+        let (now, is_first) = (world.now, exchange.sends == 1);
+        let seen = &mut world.watch.seen[up];
+        if is_first {
+            seen.firsts.push(now);
         }
+        seen.turns.push(Turn { at: now, exchange: id, flow: needs.flow, waited });
         properties::check_go(world, id, up, &needs);
     }
 

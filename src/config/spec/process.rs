@@ -136,9 +136,17 @@ pub(super) const LIMITS: &[Setting] = &[
     .or("64MiB"),
 ];
 
-pub(super) const KEYS: &[Setting] = &[Setting::new(
-    "in_flight_max",
-    limit(100_000),
-    "Exchanges in flight at most that joined this key.",
-)
-.required()];
+pub(super) const KEYS: &[Setting] = &[
+    Setting::new(
+        "in_flight_max",
+        limit(100_000),
+        "Exchanges in flight at most that joined this key; 1 for an ordered one.",
+    ),
+    Setting::new(
+        "ordered",
+        Kind::Flag,
+        "Whether exchanges of this key are sent one by one in the order of arrival, over all \
+         upstreams; the next one waits until the one before is over, its repeats included.",
+    )
+    .or("false"),
+];

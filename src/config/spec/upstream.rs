@@ -31,6 +31,12 @@ const MODE: Setting = Setting::new(
     "shadow decides and records, and does not act.",
 )
 .or("enforce");
+const PACING: Setting = Setting::new(
+    "pacing",
+    Kind::Choice(&["observe", "smooth", "off"]),
+    "How quotas are spent that answers tell of: up to the last, spread over the time, or ignored.",
+)
+.or("observe");
 const KEY: Setting =
     Setting::new("key", Kind::Text, "The concurrency key of requests that name none.");
 const PROFILE: Setting = Setting::new(
@@ -48,6 +54,12 @@ const RESET_UNIT: Setting = Setting::new(
     Kind::Choice(&["s", "ms"]),
     "Unit of plain numbers in fields that name a reset; as its profile has it if not set.",
 );
+const REWRITE_LINKS: Setting = Setting::new(
+    "rewrite_links",
+    Kind::Flag,
+    "Whether addresses of upstreams in responses are changed to lead through forbear.",
+)
+.or("true");
 const CA_FILE: Setting =
     Setting::new("ca_file", Kind::Text, "PEM file with roots to trust besides the usual ones.");
 const CLIENT_CERT: Setting =
@@ -66,6 +78,7 @@ pub(super) const DEFAULTS: &[Setting] = &[
     PROFILE,
     RETRY_AFTER_UNIT,
     RESET_UNIT,
+    REWRITE_LINKS,
     CA_FILE,
     CLIENT_CERT,
     CLIENT_KEY,
@@ -76,6 +89,7 @@ pub(super) const DEFAULTS: &[Setting] = &[
     CONNECT_TIMEOUT,
     ATTEMPT_TIMEOUT,
     IDLE_TIMEOUT,
+    PACING,
     MODE,
     RETRY_TABLE,
     BREAKER_TABLE,
@@ -92,6 +106,7 @@ pub(in crate::config) const UPSTREAM: &[Setting] = &[
     PROFILE,
     RETRY_AFTER_UNIT,
     RESET_UNIT,
+    REWRITE_LINKS,
     Setting::new(
         "prefix",
         Kind::PathPrefix,
@@ -114,13 +129,14 @@ pub(in crate::config) const UPSTREAM: &[Setting] = &[
     CONNECT_TIMEOUT,
     ATTEMPT_TIMEOUT,
     IDLE_TIMEOUT,
+    PACING,
     MODE,
     RETRY_TABLE,
     BREAKER_TABLE,
     Setting::new(
         "quotas",
         Kind::List(QUOTA),
-        "Limits that are known. Checked, but not yet acted on in this version.",
+        "Limits that are known, besides those that answers tell of.",
     ),
     Setting::new(
         "routes",
@@ -212,6 +228,12 @@ const RETRY: &[Setting] = &[
         "Bytes of a request body kept so that it can be sent again; 0B keeps none.",
     )
     .or("1MiB"),
+    Setting::new(
+        "idempotency_key",
+        Kind::Choice(&["forward", "generate"]),
+        "Whether a POST or PATCH without an idempotency key gets one, and may be repeated by it.",
+    )
+    .or("forward"),
 ];
 
 const FAILURES: Setting = Setting::new(
@@ -268,13 +290,19 @@ const BREAKER: &[Setting] = &[
 ];
 
 const QUOTA: &[Setting] = &[
-    Setting::new("name", Kind::Name, "How it is called in logs and metrics.").required(),
-    Setting::new("requests", limit(1_000_000_000), "Requests per window.").required(),
+    Setting::new(
+        "name",
+        Kind::Name,
+        "The route or the API's bucket that it limits; else it limits each credential as a whole.",
+    )
+    .required(),
+    Setting::new("requests", limit(1_000_000_000), "Units in any window; most requests cost one.")
+        .required(),
     Setting::new("per", SPAN, "The window.").required(),
     Setting::new(
         "pacing",
         Kind::Choice(&["observe", "smooth", "off"]),
-        "Block at zero, spread over the window, or ignore.",
+        "Up to the last, spread over the window, or as if it was not there.",
     )
     .or("observe"),
 ];

@@ -146,6 +146,16 @@ fn a_key_may_be_one_that_a_pattern_declares() {
 }
 
 #[test]
+fn an_ordered_key_admits_one_whether_that_is_written_or_not() {
+    for typed in ["ordered = true\n", "ordered = true\nin_flight_max = 1\n"] {
+        let key = &good(&format!("[keys.\"tenant:*\"]\n{typed}{SMALL}")).settings.limits.keys[0];
+        assert_eq!((key.in_flight_max, key.ordered), (1, true));
+    }
+    let key = &good(&format!("[keys.one]\nin_flight_max = 3\n{SMALL}")).settings.limits.keys[0];
+    assert_eq!((key.in_flight_max, key.ordered), (3, false));
+}
+
+#[test]
 fn listeners_on_port_zero_do_not_collide() {
     good(&format!(
         "[proxy]\nlisten = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n{SMALL}"
@@ -319,6 +329,26 @@ fn the_field_of_a_profile_makes_a_request_repeatable() {
     let key = |url: &str| upstream(&format!("[upstreams.x]\nurl = \"{url}\"\n")).idempotency_key;
     assert_eq!(key("https://api.stripe.com").unwrap(), "idempotency-key");
     assert_eq!(key("https://api.github.com"), None);
+}
+
+#[test]
+fn idempotency_keys_are_made_where_that_is_typed_or_the_api_is_known_to_honour_them() {
+    let makes = |host: &str, more: &str| {
+        let text = format!("[upstreams.x]\nurl = \"https://{host}\"\n{more}");
+        upstream(&text).makes_idempotency_key
+    };
+    let typed = |word: &str| format!("[upstreams.x.retry]\nidempotency_key = \"{word}\"\n");
+    assert!(!makes("a.example", "") && !makes("api.openai.com", ""));
+    assert!(makes("a.example", &typed("generate")));
+    assert!(makes("api.stripe.com", ""));
+    assert!(!makes("api.stripe.com", &typed("forward")));
+    let everywhere = "[defaults.retry]\nidempotency_key = \"forward\"\n";
+    assert!(!makes("api.stripe.com", everywhere));
+    let found = good("[upstreams.x]\nurl = \"https://api.stripe.com\"\n");
+    assert_eq!(
+        origin_of(&found, "upstreams.x.retry.idempotency_key"),
+        ("\"generate\"".to_owned(), "profile stripe".to_owned())
+    );
 }
 
 #[test]

@@ -71,6 +71,10 @@ fn each_problem_names_the_place_the_reason_and_the_fix() {
             "config.toml:1:7: keys.ingestion.in_flight_max: it is missing and has no default. Exchanges in flight at most that joined this key. Write in_flight_max = 1.",
         ),
         (
+            "[keys.ingestion]\nordered = true\nin_flight_max = 2\n",
+            "config.toml:3:17: keys.ingestion.in_flight_max: found 2, but exchanges of an ordered key are sent one by one. Write 1, or take ordered out.",
+        ),
+        (
             "[upstreams.b]\nurl = \"https://b.example\"\nprefix = \"/a\"\n",
             "config.toml:3:10: upstreams.b.prefix: found \"/a\", but upstreams.a.prefix is the same, and a path can lead to one upstream only. Write another prefix.",
         ),
@@ -260,13 +264,11 @@ fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
 
 #[test]
 fn what_is_doubtful_is_a_warning_and_no_problem() {
-    let loaded = good(
-        "[proxy]\nlisten = \"0.0.0.0:8080\"\n[upstreams.a]\nurl = \"https://a.example\"\n\
-         quotas = [{ name = \"core\", requests = 5, per = \"1h\" }]\n",
-    );
+    let loaded =
+        good("[proxy]\nlisten = \"0.0.0.0:8080\"\n[upstreams.a]\nurl = \"https://a.example\"\n");
     let settings: Vec<&str> =
         loaded.warnings.iter().map(|warning| warning.setting.as_str()).collect();
-    assert_eq!(settings, ["proxy.listen", "upstreams.a.quotas.core"]);
+    assert_eq!(settings, ["proxy.listen"]);
 }
 
 #[test]

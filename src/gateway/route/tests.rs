@@ -38,7 +38,11 @@ pub(crate) fn upstream(name: &str, url: &str, patterns: &[&str]) -> UpstreamConf
         listen: None,
         profile: None,
         dialect: Arc::new(crate::policy::profile::GENERIC.clone()),
+        buckets: Vec::new(),
+        costs: Vec::new(),
+        rewrite_links: true,
         idempotency_key: None,
+        makes_idempotency_key: false,
         credential: None,
         tls: TlsConfig::default(),
         key: None,
@@ -91,7 +95,15 @@ fn policy(routes: &[RouteConfig]) -> UpstreamSettings {
         mode: Mode::Enforce,
     };
     let routes = routes.iter().map(route).collect();
-    UpstreamSettings { in_flight_max: 16, queue_max: 1000, breaker, routes }
+    UpstreamSettings {
+        in_flight_max: 16,
+        queue_max: 1000,
+        breaker,
+        routes,
+        buckets: Vec::new(),
+        quotas: Vec::new(),
+        pacing: crate::policy::settings::Pacing::Observe,
+    }
 }
 
 fn configured() -> Vec<UpstreamConfig> {

@@ -55,7 +55,7 @@ fn simulate(answers: u32, max: u32, seed: u32, capacity: impl Fn(u32) -> usize) 
             run.refusals += 1;
             limit.on_refused(at(now_ms), attempt.in_flight_when_sent, at(attempt.sent_ms));
         } else {
-            limit.on_success(max);
+            limit.on_success(at(attempt.sent_ms), max);
         }
         run.limits.push(limit.limit().unwrap_or(max));
     }
@@ -88,7 +88,7 @@ fn a_limit_that_was_lowered_is_followed_and_one_that_was_raised_is_found() {
 #[test]
 fn nothing_is_bounded_before_something_was_refused() {
     let mut limit = AdaptiveLimit::default();
-    (0..1_000).for_each(|_| limit.on_success(16));
+    (0..1_000).for_each(|_| limit.on_success(MonoTime::MAX, 16));
     assert_eq!(limit.limit(), None);
 }
 
@@ -115,7 +115,7 @@ fn a_limit_of_one_recovers() {
     let mut limit = AdaptiveLimit::default();
     limit.on_refused(at(1), 1, at(0));
     assert_eq!(limit.limit(), Some(1));
-    (0..200).for_each(|_| limit.on_success(8));
+    (0..200).for_each(|_| limit.on_success(MonoTime::MAX, 8));
     assert_eq!(limit.limit(), Some(8));
 }
 
@@ -123,7 +123,7 @@ fn a_limit_of_one_recovers() {
 fn successes_until_more(limit: &mut AdaptiveLimit) -> usize {
     let before = limit.limit();
     let more = (1..10_000).find(|_| {
-        limit.on_success(100);
+        limit.on_success(MonoTime::MAX, 100);
         limit.limit() > before
     });
     more.expect("it rises some day")
@@ -155,9 +155,20 @@ proptest! {
             if refused {
                 limit.on_refused(at(now_ms), in_flight.min(max), at(now_ms - pause));
             } else {
-                limit.on_success(max);
+                limit.on_success(MonoTime::MAX, max);
             }
             prop_assert!(limit.limit().is_none_or(|limit| (1..=max).contains(&limit)));
         }
     }
+}
+
+#[test]
+fn attempts_that_overtake_each_other_do_not_leave_the_limit_too_low() {
+    let mut limit = AdaptiveLimit::default();
+    // Of five that went together the upstream takes three; the second of them came fourth.
+    limit.on_refused(at(10), 5, at(1));
+    limit.on_refused(at(10), 2, at(1));
+    assert_eq!(limit.limit(), Some(1));
+    (0..3).for_each(|_| limit.on_success(at(1), 16));
+    assert_eq!(limit.limit(), Some(3));
 }

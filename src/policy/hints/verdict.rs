@@ -10,7 +10,7 @@ use super::fields::{Fields, StatedBy};
 use super::quota::binding;
 use super::value::{Clock, Decimal};
 use super::{Quota, WAIT_MAX, Wait, prose};
-use crate::policy::outcome::HintSource;
+use crate::policy::outcome::{HintSource, Reach};
 use crate::policy::profile::{Answer, FieldSign, Profile, Signature, Unit, WaitRule};
 
 /// A response as far as it was read.
@@ -230,18 +230,33 @@ impl<'a> Facts<'a, '_> {
     /// What the response's word covers, as it says itself.
     pub(super) fn scope(&self) -> Option<Cow<'a, str>> {
         let by_signature = self.signature.and_then(|signature| signature.scope.as_deref());
-        let is_global = || {
-            let global = self.headers.get("x-ratelimit-global");
-            global.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
-        };
         let told = by_signature.or(self.fields.scope).map(Cow::Borrowed);
-        told.or_else(|| is_global().then_some(Cow::Borrowed("global"))).or_else(|| {
+        told.or_else(|| self.is_global().then_some(Cow::Borrowed(GLOBAL))).or_else(|| {
             let quota = binding(self.quotas, |_| true)?;
             let name = Some(quota.name.clone()).filter(|name| !name.is_empty());
             name.or(self.fields.bucket.map(Cow::Borrowed))
         })
     }
+
+    /// How far a wait reaches: as documented, or as the response says in so many words.
+    pub(super) fn reach(&self) -> Reach {
+        let documented = self.signature.and_then(|signature| signature.reach);
+        let is_told = || {
+            let told = self.fields.scope.is_some_and(|scope| scope.eq_ignore_ascii_case(GLOBAL));
+            told || self.is_global()
+        };
+        documented.unwrap_or(if is_told() { Reach::Credential } else { Reach::Bucket })
+    }
+
+    /// `X-RateLimit-Global: true`, as Discord has it.
+    fn is_global(&self) -> bool {
+        let global = self.headers.get("x-ratelimit-global");
+        global.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+    }
 }
+
+/// The word for a limit on everything that a caller asks.
+const GLOBAL: &str = "global";
 
 fn stated<'a>(by: StatedBy<'a>, source: HintSource) -> Wait<'a> {
     Wait {

@@ -10,7 +10,11 @@ fn limits(in_flight_max: u32, keys: &[(&str, u32)]) -> Limits {
         replay_memory_max: 0,
         keys: keys
             .iter()
-            .map(|(pattern, max)| KeySettings { pattern: (*pattern).into(), in_flight_max: *max })
+            .map(|(pattern, max)| KeySettings {
+                pattern: (*pattern).into(),
+                in_flight_max: *max,
+                ordered: false,
+            })
             .collect(),
     })
 }
@@ -102,4 +106,32 @@ fn a_raised_limit_gives_turns_at_once() {
         keys: Vec::new(),
     });
     assert_eq!(limits.take_turns(), [B]);
+}
+
+#[test]
+fn a_pool_in_strict_order_admits_the_lowest_number_and_calls_the_next_when_it_leaves() {
+    let mut limits = limits(10, &[("x", 1)]);
+    let x = limits.join("x").unwrap();
+    assert_eq!(limits.number(x), None, "it is not ordered yet");
+    let key = KeySettings { pattern: "x".into(), in_flight_max: 1, ordered: true };
+    limits.configure(&LimitSettings {
+        in_flight_max: 10,
+        queue_max: 10,
+        replay_memory_max: 0,
+        keys: vec![key],
+    });
+    let [first, second] = [(); 2].map(|()| [(x, limits.number(x).unwrap())]);
+    assert_eq!(
+        limits.try_take_as(B, &[x], Some(&second)),
+        Err(x),
+        "it is free, and not for this one"
+    );
+    assert_eq!(limits.take_turns(), [], "the first has not come yet");
+    assert_eq!(limits.try_take_as(A, &[x], Some(&first)), Ok(()));
+    limits.give_back(&[x]);
+    assert_eq!(limits.take_turns(), [], "it waits between two attempts");
+    assert_eq!(limits.try_take_as(B, &[x], Some(&second)), Err(x));
+    limits.pass_on(x, first[0].1);
+    assert_eq!(limits.take_turns(), [B]);
+    assert_eq!(limits.try_take_as(B, &[x], Some(&second)), Ok(()));
 }

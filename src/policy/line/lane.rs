@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::flow::FlowKey;
+use super::order::{Order, Seat};
 use super::{Needs, Obstacle, Place, TicketId};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::MonoTime;
@@ -14,6 +16,14 @@ use crate::policy::time::MonoTime;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) needs: Needs,
+    /// Whose turns it takes.
+    pub(super) key: FlowKey,
+    /// When it was made or had its last turn.
+    pub(super) since: MonoTime,
+    /// Where it is listed, in its place or among those that are ready.
+    pub(super) seat: Option<Seat>,
+    /// It was called because its band waited for too long: it is looked at before all others.
+    pub(super) is_early: bool,
     /// With the lane's account at the moment when the ticket came, and when it gives up.
     pub(super) tickets: BTreeMap<TicketId, (Waits, MonoTime)>,
     /// The same tickets by the time at which they give up.
@@ -31,9 +41,13 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(needs: Needs, now: MonoTime) -> Self {
+    pub(super) fn new(needs: Needs, key: FlowKey, now: MonoTime) -> Self {
         Self {
             needs,
+            key,
+            since: now,
+            seat: None,
+            is_early: false,
             tickets: BTreeMap::new(),
             patience: BTreeSet::new(),
             parked: None,
@@ -46,6 +60,24 @@ impl Lane {
 
     pub(super) fn head(&self) -> Option<TicketId> {
         self.tickets.keys().next().copied()
+    }
+
+    /// Where it stands among those that wait at `place`: in the order of their turns, unless a key
+    /// prescribes another one.
+    pub(super) fn seat_at(&self, place: Place) -> Option<Seat> {
+        let number = match place {
+            Place::Pool(pool) => self.needs.number_in(pool),
+            Place::Breaker(..)
+            | Place::Whole
+            | Place::Lock(_)
+            | Place::Credential(_)
+            | Place::Scope(..)
+            | Place::Reserve(..)
+            | Place::House
+            | Place::Route(_) => None,
+        };
+        let ordered = number.map(|number| (FlowKey::ORDERED, TicketId(number)));
+        ordered.or_else(|| Some((self.key, self.head()?)))
     }
 
     /// When the first of its tickets gives up.
@@ -73,8 +105,9 @@ impl Lane {
 #[derive(Debug)]
 pub(super) struct Parked {
     pub(super) obstacle: Obstacle,
-    /// By the arrival of their heads.
-    pub(super) lanes: BTreeSet<(TicketId, u32)>,
+    pub(super) lanes: Order,
+    /// The one lane whose head minds the clock.
+    pub(super) minder: Option<u32>,
     /// By the time at which the first of each gives up.
     pub(super) patience: BTreeSet<(MonoTime, u32)>,
     pub(super) account: Account,
@@ -84,7 +117,8 @@ impl Parked {
     pub(super) fn new(obstacle: Obstacle, now: MonoTime) -> Self {
         Self {
             obstacle,
-            lanes: BTreeSet::new(),
+            lanes: Order::default(),
+            minder: None,
             patience: BTreeSet::new(),
             account: Account::new(obstacle.kind, now),
         }

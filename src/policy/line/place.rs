@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::flow::{Band, FlowId};
 use crate::policy::limits::PoolId;
 use crate::policy::outcome::{Safety, WaitKind};
 use crate::policy::time::MonoTime;
@@ -13,6 +14,21 @@ pub struct TicketId(pub u64);
 /// A route of one upstream; stays the same across reloads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(pub u16);
+
+/// What shares a quota of the upstream, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BucketId {
+    /// A configured route.
+    Route(RouteId),
+    /// One that the API's documentation or its answers name.
+    Named(u16),
+}
+
+impl Default for BucketId {
+    fn default() -> Self {
+        Self::Route(RouteId::default())
+    }
+}
 
 /// Salted hash of whatever identifies the caller to the upstream; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,12 +44,30 @@ impl CredentialId {
 pub struct Needs {
     /// The route it goes by.
     pub route: RouteId,
+    /// Which quota it spends.
+    pub bucket: BucketId,
     /// Whose quota it spends.
     pub credential: CredentialId,
     /// Which probes it may serve as.
     pub safety: Safety,
     /// Concurrency keys, sorted.
     pub pools: Arc<[PoolId]>,
+    /// Its number in each of these whose order is strict; `None` if none is.
+    pub numbers: Option<Arc<[(PoolId, u64)]>>,
+    /// Whose fair share it uses.
+    pub flow: FlowId,
+    /// How urgent it is.
+    pub band: Band,
+    /// Units of quota that it spends, and what its turn costs its flow; at least 1.
+    pub cost: u32,
+}
+
+impl Needs {
+    /// Its number in this pool, if the order there is strict.
+    pub fn number_in(&self, pool: PoolId) -> Option<u64> {
+        let numbers = self.numbers.as_deref().unwrap_or_default();
+        numbers.iter().find(|(of, _)| *of == pool).map(|(_, number)| *number)
+    }
 }
 
 /// Where a lane is parked, in the order in which a head meets these. What it meets there is the same
@@ -44,10 +78,14 @@ pub enum Place {
     Breaker(RouteId, Safety),
     /// What the upstream said to everybody.
     Whole,
-    /// What it said to a credential, on any route.
+    /// A credential that it does not accept.
+    Lock(CredentialId),
+    /// What it said to a credential, whatever is asked.
     Credential(CredentialId),
-    /// What it said to (route, credential).
-    Scope(RouteId, CredentialId),
+    /// What it said to (bucket, credential).
+    Scope(BucketId, CredentialId),
+    /// What a band leaves there for those that are more urgent.
+    Reserve(BucketId, CredentialId, Band),
     /// The upstream's own limit.
     House,
     /// A route's limit.
@@ -61,7 +99,12 @@ impl Place {
     /// whoever went is followed by the next, until one is held.
     pub(super) fn is_barrier(self) -> bool {
         match self {
-            Self::Breaker(..) | Self::Whole | Self::Credential(_) | Self::Scope(..) => true,
+            Self::Breaker(..)
+            | Self::Whole
+            | Self::Lock(_)
+            | Self::Credential(_)
+            | Self::Scope(..)
+            | Self::Reserve(..) => true,
             Self::House | Self::Route(_) | Self::Pool(_) => false,
         }
     }
@@ -72,15 +115,18 @@ impl Place {
     }
 
     /// Whether this stands in the way of an exchange with these needs. Strangers share a scope, so
-    /// theirs may stand in the way of anybody on its route.
+    /// theirs may stand in the way of anybody who spends of that bucket.
     pub(super) fn covers(self, needs: &Needs) -> bool {
         match self {
             Self::Breaker(route, safety) => needs.route == route && needs.safety == safety,
             Self::Whole | Self::House => true,
-            Self::Credential(credential) => needs.credential == credential,
-            Self::Scope(route, credential) => {
+            Self::Lock(credential) | Self::Credential(credential) => needs.credential == credential,
+            Self::Scope(bucket, credential) => {
                 let is_shared = credential == CredentialId::STRANGERS;
-                needs.route == route && (is_shared || needs.credential == credential)
+                needs.bucket == bucket && (is_shared || needs.credential == credential)
+            }
+            Self::Reserve(bucket, credential, band) => {
+                needs.bucket == bucket && needs.credential == credential && needs.band == band
             }
             Self::Route(route) => needs.route == route,
             Self::Pool(pool) => needs.pools.contains(&pool),
@@ -105,6 +151,8 @@ impl Obstacle {
     /// The moment before which it is certainly in the way.
     pub fn known_end(&self) -> Option<MonoTime> {
         match self.why {
+            // A wrong secret is not healed by waiting.
+            Why::Locked => Some(MonoTime::MAX),
             Why::Breaker | Why::Cooldown | Why::Exhausted | Why::Pacing => self.until,
             Why::Probe | Why::Capacity | Why::Pool(_) => None,
         }
@@ -123,6 +171,8 @@ pub enum Why {
     /// The breaker is half-open, and the place of its probe is not free. It is over when the probe
     /// is, most often long before its time.
     Probe,
+    /// The upstream does not accept the credential.
+    Locked,
     /// The upstream named a time.
     Cooldown,
     /// … and it is hours away.

@@ -4,10 +4,12 @@ use super::{Cooldown, Scope};
 use crate::policy::time::MonoTime;
 
 impl Scope {
-    /// Goes on where another process stopped; a pause that is over is not begun. Afterwards one goes
-    /// first, as after any pause.
+    /// Goes on where another process stopped, or another scope that was this one all the time; a
+    /// pause that is over is not begun, and none is made shorter. Afterwards one goes first, as
+    /// after any pause.
     pub fn restore(&mut self, now: MonoTime, cooldown: Cooldown) {
-        if now < cooldown.until {
+        let own = self.cooldown.as_ref().map_or(now, |own| own.until);
+        if now.max(own) < cooldown.until {
             self.last_refused = cooldown.received;
             self.cooldown = Some(cooldown);
         }

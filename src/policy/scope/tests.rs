@@ -6,9 +6,9 @@ use crate::policy::outcome::QuotaReading;
 /// Sends what the scope lets go at `now`, at most `max`; all of it is under way afterwards.
 fn send(scope: &mut Scope, now: MonoTime, max: u32) -> u32 {
     let mut sent = 0;
-    while sent < max && scope.check(now).is_ok() {
-        scope.start(now);
-        scope.send();
+    while sent < max && scope.check(now, 1).is_ok() {
+        scope.start(now, 1);
+        scope.send(1);
         sent += 1;
     }
     sent
@@ -16,14 +16,14 @@ fn send(scope: &mut Scope, now: MonoTime, max: u32) -> u32 {
 
 fn serve(scope: &mut Scope, now: MonoTime, sent: MonoTime, count: u32) {
     for _ in 0..count {
-        scope.answered(sent);
+        scope.answered(sent, 1);
         scope.succeeded(now, sent, 16);
         scope.end();
     }
 }
 
 fn refuse(scope: &mut Scope, now: MonoTime, sent: MonoTime, seconds: u64) {
-    scope.answered(sent);
+    scope.answered(sent, 1);
     let wait = Duration::from_secs(seconds);
     let hint = Hint { wait, source: HintSource::RetryAfterDelta, raw: None };
     scope.cool_down(now, &hint, false);
@@ -95,37 +95,41 @@ fn a_canary_that_came_too_early_does_not_unlearn_what_fits() {
 #[test]
 fn nothing_goes_beyond_a_described_quota_whatever_the_order_of_its_answers() {
     let mut scope = Scope::default();
-    let told = |remaining| QuotaReading {
-        limit: Some(10),
-        remaining,
-        reset: Some(Duration::from_secs(60)),
+    let told = |remaining| {
+        let reset = Some(Duration::from_secs(60));
+        [QuotaReading { name: None, limit: Some(10), remaining, reset, window: None }]
     };
     send(&mut scope, at(1), 4);
     for (number, remaining) in [(4, 6), (1, 9), (3, 7)] {
-        scope.answered(at(1));
+        scope.answered(at(1), 1);
         scope.learn(at(50), number, &told(remaining), false);
         scope.end();
     }
     assert_eq!(send(&mut scope, at(60), 20), 5, "one is still out");
-    scope.answered(at(1));
+    scope.answered(at(1), 1);
     scope.learn(at(70), 2, &told(8), false);
     assert_eq!(send(&mut scope, at(80), 20), 1);
     assert_eq!(send(&mut scope, at(59_000), 20), 0);
-    (0..6).for_each(|_| scope.answered(at(80)));
-    assert_eq!(send(&mut scope, at(61_000), 20), 10, "a new window");
+    (0..6).for_each(|_| scope.answered(at(80), 1));
+    assert_eq!(send(&mut scope, at(61_000), 20), 1, "a new window, of which nothing is known");
+    scope.answered(at(61_000), 1);
+    scope.learn(at(61_050), 11, &told(9), false);
+    assert_eq!(send(&mut scope, at(61_060), 20), 9);
+    (0..9).for_each(|_| scope.answered(at(61_060), 1));
+    assert_eq!(send(&mut scope, at(123_000), 20), 10, "everything was there again the last time");
 }
 
 #[test]
 fn a_quota_without_an_end_that_is_told_no_more_is_forgotten() {
     let mut scope = Scope::default();
     send(&mut scope, at(1), 1);
-    scope.answered(at(1));
-    let reading = QuotaReading { limit: None, remaining: 0, reset: None };
+    scope.answered(at(1), 1);
+    let reading = [QuotaReading::default()];
     scope.learn(at(2), 1, &reading, false);
     scope.end();
     assert_eq!(send(&mut scope, at(3), 9), 1, "one finds out");
-    scope.answered(at(3));
-    scope.not_described(false);
+    scope.answered(at(3), 1);
+    scope.learn(at(4), 2, &[], false);
     scope.end();
     assert_eq!(send(&mut scope, at(4), 9), 9);
 }

@@ -8,20 +8,18 @@ use super::ticket::collect;
 use super::{
     Context, Event, Grant, Permit, SCOPES_MAX, Sent, Ticket, UpstreamPolicy, route_settings,
 };
-use crate::policy::breaker::{Admission, Breaker, Held};
+use crate::policy::breaker::{Admission, Breaker};
 use crate::policy::limits::{Limits, PoolId};
-use crate::policy::line::{CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why};
+use crate::policy::line::{
+    Band, BucketId, CredentialId, Needs, Obstacle, Place, RouteId, TicketId, Why,
+};
 use crate::policy::outcome::{WaitKind, Waits};
-use crate::policy::scope::{Closed, Scope};
+use crate::policy::scope::Scope;
 use crate::policy::settings::{BreakerSettings, Mode, UpstreamSettings};
 use crate::policy::time::MonoTime;
 
 /// A probe is lost when it is out for longer.
 const PROBE_LEASE: Duration = Duration::from_secs(30);
-
-/// Slow start ends by time, too, and nobody may be there to notice: whoever waits for it looks
-/// again this often.
-const SLOW_START_LOOK: Duration = Duration::from_secs(1);
 
 /// A full table is looked through for room this often at most: every stranger would else pay for
 /// all who are known.
@@ -29,18 +27,23 @@ const TIDY_PAUSE: Duration = Duration::from_secs(1);
 
 impl UpstreamPolicy {
     /// Takes circuit, cooldown, quota and permits, or nothing.
-    pub(super) fn start(&mut self, cx: &mut Context<'_>, needs: &Needs) -> Result<Grant, Obstacle> {
+    pub(super) fn start(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TicketId,
+        needs: &Needs,
+    ) -> Result<Grant, Obstacle> {
         let is_shadow = route_settings(cx.cfg, &self.routes, needs.route)
             .is_some_and(|settings| settings.mode == Mode::Shadow);
         let mut shadow = None;
         let mut in_pools = true;
-        if let Err(obstacle) = self.check(cx, needs) {
+        if let Err(obstacle) = self.check(cx, id, needs) {
             if !is_shadow {
                 return Err(obstacle);
             }
             shadow = Some(obstacle.kind);
         }
-        if let Err(pool) = cx.limits.try_take(self.id, &needs.pools) {
+        if let Err(pool) = cx.limits.try_take_as(self.id, &needs.pools, needs.numbers.as_deref()) {
             if !is_shadow {
                 self.awaited.insert(pool);
                 return Err(Obstacle {
@@ -63,13 +66,14 @@ impl UpstreamPolicy {
         if let Some(route) = self.route(needs.route) {
             route.in_flight += 1;
         }
-        let now = cx.now;
-        self.whole.start(now);
-        if let Some(scope) = self.credentials.get_mut(&needs.credential) {
-            scope.start(now);
+        let (now, cost) = (cx.now, needs.cost);
+        self.whole.start(now, cost);
+        self.note_lock_probe(now, needs.credential);
+        if let Some(scope) = self.wide_scope(cx.now, cx.cfg, needs.credential) {
+            scope.start(now, cost);
         }
-        let (key, scope) = self.scope(now, needs.route, needs.credential);
-        scope.start(now);
+        let (key, scope) = self.scope(cx, needs.bucket, needs.credential);
+        scope.start(now, cost);
         let in_flight = scope.in_flight();
         Ok(Grant {
             admission,
@@ -77,6 +81,8 @@ impl UpstreamPolicy {
                 route: needs.route,
                 credential: needs.credential,
                 scope: key,
+                cost,
+                since: now,
                 pools: needs.pools.clone(),
                 in_pools,
             },
@@ -90,68 +96,14 @@ impl UpstreamPolicy {
         })
     }
 
-    /// What is in the way, shared limits aside.
-    pub(super) fn check(&mut self, cx: &Context<'_>, needs: &Needs) -> Result<(), Obstacle> {
-        self.check_barriers(cx, needs)?;
-        let capacity = |place, slow_start: Option<u32>| Obstacle {
-            place,
-            until: slow_start.map(|_| cx.now + SLOW_START_LOOK),
-            kind: WaitKind::Queue,
-            why: Why::Capacity,
-        };
-        if self.in_flight >= self.house(cx) {
-            let slow_start = self.breaker.in_flight_cap(cx.now);
-            return Err(capacity(Place::House, slow_start));
-        }
-        let limit = route_settings(cx.cfg, &self.routes, needs.route)
-            .and_then(|settings| settings.in_flight_max);
-        let now = cx.now;
-        if let Some(route) = self.route(needs.route) {
-            let slow_start = route.breaker.as_mut().and_then(|breaker| breaker.in_flight_cap(now));
-            let limit = limit.unwrap_or(u32::MAX).min(slow_start.unwrap_or(u32::MAX));
-            if route.in_flight >= limit {
-                return Err(capacity(Place::Route(needs.route), slow_start));
-            }
-        }
-        Ok(())
-    }
-
-    /// Breaker and cooldowns: what may go up between a grant and its collection.
-    pub(super) fn check_barriers(
-        &mut self,
-        cx: &Context<'_>,
-        needs: &Needs,
-    ) -> Result<(), Obstacle> {
-        let now = cx.now;
-        self.note_time(cx, needs.route);
-        let (settings, breaker) = self.breaker_of(cx.cfg, needs.route);
-        if let Err(held) = breaker.check(settings, now, needs.safety) {
-            let (until, why) = match held {
-                Held::Open { until } => (until, Why::Breaker),
-                Held::Probing { until } => (until, Why::Probe),
-            };
-            return Err(Obstacle {
-                place: Place::Breaker(needs.route, needs.safety),
-                until: Some(until),
-                kind: WaitKind::Breaker,
-                why,
-            });
-        }
-        self.whole.check(now).map_err(|closed| closed_at(Place::Whole, closed))?;
-        if let Some(scope) = self.credentials.get_mut(&needs.credential) {
-            let place = Place::Credential(needs.credential);
-            scope.check(now).map_err(|closed| closed_at(place, closed))?;
-        }
-        let ((route, credential), scope) = self.scope(now, needs.route, needs.credential);
-        scope.check(now).map_err(|closed| closed_at(Place::Scope(route, credential), closed))
-    }
-
     /// A grant that was not used.
     pub(super) fn take_back(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket, grant: Grant) {
         collect(cx.now, ticket, &grant);
         let (sent, permit) = grant.split();
-        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            scope.take_back();
+        let narrow = self.scopes.get_mut(&permit.scope);
+        let wide = self.credentials.get_mut(&permit.credential);
+        for scope in narrow.into_iter().chain(wide) {
+            scope.take_back(permit.cost);
         }
         let at = sent.at;
         if let Some(admission) = self.admission(sent, &permit) {
@@ -181,12 +133,12 @@ impl UpstreamPolicy {
 
     /// The scopes of an attempt hear that it is no longer on its way.
     pub(super) fn answered(&mut self, permit: &Permit, sent_at: MonoTime) {
-        self.whole.answered(sent_at);
+        self.whole.answered(sent_at, permit.cost);
         if let Some(scope) = self.credentials.get_mut(&permit.credential) {
-            scope.answered(sent_at);
+            scope.answered(sent_at, permit.cost);
         }
         if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            scope.answered(sent_at);
+            scope.answered(sent_at, permit.cost);
         }
         self.call_scopes(permit);
     }
@@ -194,32 +146,15 @@ impl UpstreamPolicy {
     /// Calls the first who waits for each scope of this attempt; whoever goes calls the next.
     pub(super) fn call_scopes(&mut self, permit: &Permit) {
         if self.line.has_parked() {
-            let (route, credential) = permit.scope;
+            let (bucket, credential) = permit.scope;
             self.line.unpark_first(Place::Whole);
+            self.line.unpark_first(Place::Lock(permit.credential));
             self.line.unpark_first(Place::Credential(permit.credential));
-            self.line.unpark_first(Place::Scope(route, credential));
+            self.line.unpark_first(Place::Scope(bucket, credential));
+            for band in Band::ALL {
+                self.line.unpark_first(Place::Reserve(bucket, credential, band));
+            }
         }
-    }
-
-    /// The barrier that somebody older waits at, although it would let this exchange through.
-    pub(super) fn yields_to(
-        &mut self,
-        cx: &Context<'_>,
-        id: TicketId,
-        needs: &Needs,
-    ) -> Option<Place> {
-        if !self.line.has_parked() {
-            return None;
-        }
-        let ((route, credential), _) = self.scope(cx.now, needs.route, needs.credential);
-        let barriers = [
-            Place::Breaker(needs.route, needs.safety),
-            Place::Whole,
-            Place::Credential(needs.credential),
-            Place::Scope(route, credential),
-        ];
-        let older = barriers.into_iter().find(|place| self.line.waits_before(id, *place))?;
-        self.check_barriers(cx, needs).is_ok().then_some(older)
     }
 
     /// Calls the first who waits for each of these pools, and for the process: of one upstream,
@@ -297,14 +232,29 @@ impl UpstreamPolicy {
 
     pub(super) fn scope(
         &mut self,
-        now: MonoTime,
-        route: RouteId,
+        cx: &Context<'_>,
+        bucket: BucketId,
         credential: CredentialId,
-    ) -> ((RouteId, CredentialId), &mut Scope) {
+    ) -> ((BucketId, CredentialId), &mut Scope) {
+        let mut key = (self.buckets.root(bucket), credential);
+        if !self.scopes.contains_key(&key) {
+            key = self.room_for(cx.now, key);
+            let rules =
+                if cx.cfg.quotas.is_empty() { Vec::new() } else { self.rules(cx.cfg, key.0) };
+            let scope = self.scopes.entry(key).or_default();
+            scope.configure(&rules, cx.cfg.pacing);
+        }
+        (key, self.scopes.entry(key).or_default())
+    }
+
+    /// The key under which a scope finds room: strangers share one when the table is full.
+    fn room_for(
+        &mut self,
+        now: MonoTime,
+        key: (BucketId, CredentialId),
+    ) -> (BucketId, CredentialId) {
         const STRANGERS: CredentialId = CredentialId::STRANGERS;
-        let mut key = (route, credential);
-        let is_full = self.scopes.len() >= SCOPES_MAX && !self.scopes.contains_key(&key);
-        if is_full && now >= self.tidy_at {
+        if self.scopes.len() >= SCOPES_MAX && now >= self.tidy_at {
             self.tidy_at = now + TIDY_PAUSE;
             self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || !scope.is_idle(now));
             if self.scopes.len() >= SCOPES_MAX {
@@ -312,24 +262,39 @@ impl UpstreamPolicy {
                 self.scopes.retain(|(_, owner), scope| *owner == STRANGERS || scope.binds(now));
             }
         }
-        if is_full && self.scopes.len() >= SCOPES_MAX {
-            key = (route, STRANGERS);
-        }
-        (key, self.scopes.entry(key).or_default())
+        if self.scopes.len() >= SCOPES_MAX { (key.0, STRANGERS) } else { key }
     }
-}
 
-fn closed_at(place: Place, closed: Closed) -> Obstacle {
-    Obstacle {
-        place,
-        until: closed.until,
-        kind: closed.kind,
-        why: match closed.kind {
-            WaitKind::Cooldown if closed.exhausted => Why::Exhausted,
-            WaitKind::Cooldown | WaitKind::Backoff => Why::Cooldown,
-            WaitKind::Pacing => Why::Pacing,
-            WaitKind::Breaker => Why::Breaker,
-            WaitKind::Queue => Why::Capacity,
-        },
+    /// What holds for all that goes with a credential: because the upstream said so, or because the
+    /// operator limits it.
+    pub(super) fn wide_scope(
+        &mut self,
+        now: MonoTime,
+        cfg: &UpstreamSettings,
+        credential: CredentialId,
+    ) -> Option<&mut Scope> {
+        if self.limits_credentials {
+            self.make_wide_scope(now, cfg, credential);
+        }
+        if self.credentials.is_empty() { None } else { self.credentials.get_mut(&credential) }
+    }
+
+    /// Remembers a credential as a whole, if there is room.
+    pub(super) fn make_wide_scope(
+        &mut self,
+        now: MonoTime,
+        cfg: &UpstreamSettings,
+        credential: CredentialId,
+    ) {
+        if self.credentials.contains_key(&credential) {
+            return;
+        }
+        if self.credentials.len() >= SCOPES_MAX {
+            self.credentials.retain(|_, scope| !scope.is_idle(now));
+        }
+        if self.credentials.len() < SCOPES_MAX {
+            let rules = Self::wide_rules(cfg);
+            self.credentials.entry(credential).or_default().configure(&rules, cfg.pacing);
+        }
     }
 }

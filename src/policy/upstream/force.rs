@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Context, Event, UpstreamPolicy};
+use super::{Context, Event, UpstreamPolicy, credential_name};
 use crate::policy::breaker::Force;
-use crate::policy::line::{CredentialId, RouteId};
+use crate::policy::line::{BucketId, CredentialId};
 use crate::policy::time::MonoTime;
 
 /// A breaker that was set by hand.
@@ -54,31 +54,38 @@ impl UpstreamPolicy {
         true
     }
 
-    /// Ends pauses by hand: all of them, or those of one route. Says how many there were.
-    pub fn clear_cooldowns(&mut self, cx: &mut Context<'_>, route: Option<&str>) -> usize {
+    /// Ends pauses and locks by hand: all of them, or those of one scope as it is shown; `route
+    /// search` and plain `search` mean that of every credential. Says how many there were.
+    pub fn clear_cooldowns(&mut self, cx: &mut Context<'_>, scope: Option<&str>) -> usize {
         let now = cx.now;
-        let routes = &self.routes;
-        let is_meant = |id: RouteId| {
-            route.is_none_or(|name| {
-                routes.get(usize::from(id.0)).is_some_and(|route| *route.name == *name)
-            })
+        let is = |shown: &str| scope.is_none_or(|scope| scope == shown);
+        let is_meant = |key: &(BucketId, CredentialId)| {
+            let everybodys = self.scope_name((key.0, CredentialId::default()));
+            let plain = everybodys.split_once(' ').map_or("", |(_, name)| name);
+            is(plain) || is(&everybodys) || is(&self.scope_name(*key))
         };
+        let meant: Vec<_> = self.scopes.keys().filter(|key| is_meant(key)).copied().collect();
         let mut cleared = 0;
-        let narrow = self.scopes.iter_mut().filter(|((id, _), _)| is_meant(*id));
-        for scope in narrow.map(|(_, scope)| scope) {
-            if scope.cooldown(now).is_some()
-                || scope.quota().is_some_and(|quota| scope.left(&quota) == 0)
-            {
+        for key in &meant {
+            let Some(scope) = self.scopes.get_mut(key) else { continue };
+            if scope.cooldown(now).is_some() || scope.quotas(now).any(|quota| quota.left == 0) {
                 scope.clear(now);
                 cleared += 1;
             }
         }
-        if route.is_none() {
-            let wide = self.credentials.values_mut().chain(std::iter::once(&mut self.whole));
-            for scope in wide.filter(|scope| scope.cooldown(now).is_some()) {
+        let wide = self.credentials.iter_mut().filter(|(id, _)| is(&credential_name(**id)));
+        let whole = is("upstream").then_some(&mut self.whole);
+        for scope in wide.map(|(_, scope)| scope).chain(whole) {
+            if scope.cooldown(now).is_some() {
                 scope.clear(now);
                 cleared += 1;
             }
+        }
+        let locked: Vec<_> =
+            self.locks.all().map(|(id, _)| id).filter(|id| is(&credential_name(*id))).collect();
+        for credential in locked {
+            self.unlock(cx, credential);
+            cleared += 1;
         }
         self.line.unpark_all();
         self.pump(cx);

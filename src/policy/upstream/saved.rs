@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, Forced, UpstreamPolicy};
+use super::{Context, Forced, Lock, UpstreamPolicy};
 use crate::policy::breaker::{Circuit, SavedCircuit};
-use crate::policy::line::{CredentialId, RouteId};
+use crate::policy::line::{BucketId, CredentialId, RouteId};
 use crate::policy::outcome::QuotaReading;
 use crate::policy::scope::Cooldown;
 use crate::policy::time::MonoTime;
@@ -23,6 +23,8 @@ pub struct SavedUpstream {
     pub cooldowns: Vec<(SavedScope, Cooldown)>,
     /// Quotas as last described, with what may still go.
     pub quotas: Vec<SavedQuota>,
+    /// Credentials that the upstream does not accept.
+    pub locks: Vec<(CredentialId, Lock)>,
 }
 
 /// A breaker that is not just closed.
@@ -45,15 +47,17 @@ pub enum SavedScope {
     Credential(CredentialId),
     /// One credential on one route.
     Route(Arc<str>, CredentialId),
+    /// One credential in one of the API's own buckets.
+    Bucket(Arc<str>, CredentialId),
 }
 
 /// A quota as last described.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedQuota {
-    /// Name of the route.
-    pub route: Arc<str>,
-    /// Whose it is.
-    pub credential: CredentialId,
+    /// Whom it covers.
+    pub scope: SavedScope,
+    /// What tells it from others there.
+    pub name: Option<Arc<str>>,
     /// Requests per window.
     pub limit: Option<u64>,
     /// What may still go.
@@ -77,33 +81,40 @@ impl UpstreamPolicy {
                 reason: reason(route.forced.as_ref(), now),
             })
         });
-        let name = |id: RouteId| self.routes.get(usize::from(id.0)).map(|route| route.name.clone());
+        let saved_scope = |(bucket, credential): (BucketId, CredentialId)| {
+            let name = self.bucket_label(bucket)?;
+            Some(match bucket {
+                BucketId::Route(_) => SavedScope::Route(name, credential),
+                BucketId::Named(_) => SavedScope::Bucket(name, credential),
+            })
+        };
         let whole = std::iter::once((Some(SavedScope::Whole), &self.whole));
         let wide = self
             .credentials
             .iter()
             .map(|(credential, scope)| (Some(SavedScope::Credential(*credential)), scope));
-        let narrow = self.scopes.iter().map(|((route, credential), scope)| {
-            (name(*route).map(|route| SavedScope::Route(route, *credential)), scope)
-        });
+        let narrow = self.scopes.iter().map(|(key, scope)| (saved_scope(*key), scope));
         let cooldowns = whole
             .chain(wide)
             .chain(narrow)
             .filter_map(|(key, scope)| key.zip(scope.cooldown(now).cloned()));
-        let quotas = self.scopes.iter().filter_map(|((route, credential), scope)| {
-            let quota = scope.quota()?;
-            Some(SavedQuota {
-                route: name(*route)?,
-                credential: *credential,
-                limit: quota.limit,
-                remaining: scope.left(&quota),
-                reset: quota.reset,
+        let quotas = self.scopes.iter().flat_map(|(key, scope)| {
+            let told = scope.quotas(now).filter(|quota| quota.is_told);
+            told.filter_map(|quota| {
+                Some(SavedQuota {
+                    scope: saved_scope(*key)?,
+                    name: quota.name,
+                    limit: quota.limit,
+                    remaining: quota.left,
+                    reset: quota.reset,
+                })
             })
         });
         SavedUpstream {
             breakers: own.into_iter().chain(routes).collect(),
             cooldowns: cooldowns.collect(),
             quotas: quotas.collect(),
+            locks: self.locks.all().collect(),
         }
     }
 
@@ -143,9 +154,9 @@ impl UpstreamPolicy {
                 SavedScope::Credential(credential) => {
                     self.credentials.entry(*credential).or_default()
                 }
-                SavedScope::Route(name, credential) => {
-                    let Some(route) = self.route_named(name) else { continue };
-                    self.scope(now, route, *credential).1
+                SavedScope::Route(..) | SavedScope::Bucket(..) => {
+                    let Some((bucket, credential)) = self.found(key) else { continue };
+                    self.scope(cx, bucket, credential).1
                 }
             };
             scope.restore(now, cooldown.clone());
@@ -153,18 +164,33 @@ impl UpstreamPolicy {
         for quota in &saved.quotas {
             // What has been renewed meanwhile says nothing any more.
             let Some(reset) = quota.reset.filter(|reset| now < *reset) else { continue };
-            let Some(route) = self.route_named(&quota.route) else { continue };
+            let Some((bucket, credential)) = self.found(&quota.scope) else { continue };
             // The margin was added when it was learned, and is added again; it is upwards only.
             let wait: Duration = reset.since(now);
-            let reading =
-                QuotaReading { limit: quota.limit, remaining: quota.remaining, reset: Some(wait) };
-            self.scope(now, route, quota.credential).1.learn(now, 0, &reading, false);
+            let reading = QuotaReading {
+                name: quota.name.as_deref().map(Into::into),
+                limit: quota.limit,
+                remaining: quota.remaining,
+                reset: Some(wait),
+                window: None,
+            };
+            self.scope(cx, bucket, credential).1.learn(now, 0, &[reading], false);
+        }
+        for (credential, lock) in saved.locks.iter().filter(|(_, lock)| now < lock.until) {
+            self.locks.restore(*credential, *lock);
         }
     }
 
-    fn route_named(&self, name: &str) -> Option<RouteId> {
-        let at = self.routes.iter().position(|route| *route.name == *name)?;
-        u16::try_from(at).ok().map(RouteId)
+    /// The scope of that name, if there is such a route, or room for such a bucket.
+    fn found(&mut self, scope: &SavedScope) -> Option<(BucketId, CredentialId)> {
+        match scope {
+            SavedScope::Whole | SavedScope::Credential(_) => None,
+            SavedScope::Route(name, credential) => {
+                let at = self.routes.iter().position(|route| route.name == *name)?;
+                Some((BucketId::Route(RouteId(u16::try_from(at).ok()?)), *credential))
+            }
+            SavedScope::Bucket(name, credential) => Some((self.buckets.named(name)?, *credential)),
+        }
     }
 }
 

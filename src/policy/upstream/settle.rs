@@ -6,20 +6,19 @@
 
 use std::time::Duration;
 
+use super::cool::Wide;
 use super::{
     Context, Event, GiveUp, Permit, Report, Rest, RetryPlan, Sent, Ticket, UpstreamPolicy, Verdict,
     route_settings,
 };
 use crate::policy::backoff;
 use crate::policy::breaker::{Admission, CircuitName};
+use crate::policy::line::BucketId;
 use crate::policy::line::Place;
-use crate::policy::outcome::{Class, Hint, Outcome, Sent as OutcomeSent};
+use crate::policy::outcome::{Class, Outcome, Sent as OutcomeSent, WaitKind};
 use crate::policy::retry::{self, RepeatKind, RetryAsk};
 use crate::policy::settings::{Mode, RetrySettings};
 use crate::policy::time::{Draw, MonoTime};
-
-/// Two route groups refused within this time speak for all of them.
-const ESCALATION_WINDOW: Duration = Duration::from_secs(10);
 
 /// A shorter hint says "refused" and not "when": several APIs send `Retry-After: 0` with every 429.
 /// Since refusals use up no attempts, obeying it to the letter would be a storm.
@@ -40,8 +39,12 @@ impl UpstreamPolicy {
         let in_flight = sent.in_flight;
         self.tell_breaker(cx, sent, permit, report);
         self.answered(permit, sent_at);
-        let pause = self.tell_scopes(cx, permit, report, sent_at, in_flight);
-        self.tell_quota(cx, permit, &report.outcome, number);
+        self.tell_lock(cx, permit.credential, &report.outcome, sent_at);
+        let named = self.hear_bucket(ticket.shape, &report.outcome.reading);
+        let bucket = named.unwrap_or(permit.scope.0);
+        ticket.needs.bucket = named.unwrap_or(ticket.needs.bucket);
+        let pause = self.tell_scopes(cx, permit, bucket, report, sent_at, in_flight);
+        self.tell_quota(cx, permit, bucket, &report.outcome, number);
         let verdict = self.decide(cx, ticket, report, pause, is_probe);
         self.pump(cx);
         verdict
@@ -49,6 +52,15 @@ impl UpstreamPolicy {
 
     /// Back to the line, in the order of the first arrival.
     pub fn rejoin(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket, plan: RetryPlan) {
+        // Its answer was read to the end meanwhile, and what it said was put on disk.
+        let meanwhile = cx.now.since(ticket.waiting_since);
+        let kind = match plan.kind {
+            RepeatKind::Refused => WaitKind::Cooldown,
+            RepeatKind::Failure => WaitKind::Backoff,
+            RepeatKind::Once | RepeatKind::Stale => WaitKind::Queue,
+        };
+        ticket.waited.charge(kind, meanwhile);
+        ticket.wait_left = ticket.wait_left.saturating_sub(meanwhile);
         ticket.waiting_since = cx.now;
         if plan.not_before > cx.now {
             self.resting.insert(ticket.id);
@@ -111,6 +123,7 @@ impl UpstreamPolicy {
         &mut self,
         cx: &Context<'_>,
         permit: &Permit,
+        bucket: BucketId,
         report: &Report,
         sent_at: MonoTime,
         in_flight: u32,
@@ -127,7 +140,8 @@ impl UpstreamPolicy {
             Class::Throttled | Class::Exhausted => {
                 let exhausted = outcome.class == Class::Exhausted;
                 if let Some(hint) = &outcome.reading.hint {
-                    self.cool_down(cx, permit, hint, exhausted, Wide::Credential);
+                    let reach = outcome.reading.reach;
+                    self.cool_down(cx, permit, bucket, hint, exhausted, reach, Wide::Credential);
                     pause = if hint.wait < SAID_WHEN_MIN { Pause::Growing } else { Pause::None };
                 } else {
                     pause = self.refused_without_hint(cx, permit, sent_at, in_flight, draw);
@@ -135,7 +149,8 @@ impl UpstreamPolicy {
             }
             Class::Unhealthy | Class::Overloaded => {
                 if let Some(hint) = &outcome.reading.hint {
-                    self.cool_down(cx, permit, hint, false, Wide::Upstream);
+                    let reach = outcome.reading.reach;
+                    self.cool_down(cx, permit, bucket, hint, false, reach, Wide::Upstream);
                 }
                 if outcome.class == Class::Overloaded {
                     pause = Pause::Refused;
@@ -146,15 +161,31 @@ impl UpstreamPolicy {
         pause
     }
 
-    fn tell_quota(&mut self, cx: &Context<'_>, permit: &Permit, outcome: &Outcome, number: u64) {
-        let answered = outcome.sent == OutcomeSent::Answered;
+    /// What is told of a bucket that the answer itself names was counted there, whatever it was
+    /// taken for when it was sent; so its newest attempt is as old as this one.
+    fn tell_quota(
+        &mut self,
+        cx: &Context<'_>,
+        permit: &Permit,
+        bucket: BucketId,
+        outcome: &Outcome,
+        number: u64,
+    ) {
+        let told = &outcome.reading.quotas;
         let refused = matches!(outcome.class, Class::Throttled | Class::Exhausted);
-        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            match &outcome.reading.quota {
-                Some(quota) => scope.learn(cx.now, number, quota, refused),
-                None if answered => scope.not_described(refused),
-                None => {}
-            }
+        if outcome.sent != OutcomeSent::Answered {
+            return;
+        }
+        if bucket != permit.scope.0 {
+            let (_, scope) = self.scope(cx, bucket, permit.scope.1);
+            scope.learn(cx.now, scope.newest(), told, refused);
+            return;
+        }
+        let Some(scope) = self.scopes.get_mut(&permit.scope) else { return };
+        let before = scope.only_quota();
+        scope.learn(cx.now, number, told, refused);
+        if !told.is_empty() && self.scopes.len() > 1 {
+            self.compare_quotas(cx, permit.scope, before);
         }
     }
 
@@ -188,50 +219,6 @@ impl UpstreamPolicy {
         self.tightened += 1;
         self.line.raise(Place::Scope(permit.scope.0, permit.scope.1));
         Pause::None
-    }
-
-    /// One hint parks what it covers: the route group, or all of them once two say the same.
-    fn cool_down(
-        &mut self,
-        cx: &Context<'_>,
-        permit: &Permit,
-        hint: &Hint,
-        exhausted: bool,
-        wide: Wide,
-    ) {
-        let now = cx.now;
-        let others_too = self.scopes.iter().any(|((route, credential), scope)| {
-            *route != permit.scope.0
-                && (wide == Wide::Upstream || *credential == permit.scope.1)
-                && scope.last_refused() > MonoTime::ZERO
-                && now.since(scope.last_refused()) <= ESCALATION_WINDOW
-        });
-        if let Some(scope) = self.scopes.get_mut(&permit.scope) {
-            scope.cool_down(now, hint, exhausted);
-            self.line.raise(Place::Scope(permit.scope.0, permit.scope.1));
-        }
-        if others_too {
-            match wide {
-                Wide::Upstream => {
-                    self.whole.cool_down(now, hint, exhausted);
-                    self.line.raise(Place::Whole);
-                }
-                Wide::Credential => {
-                    if self.credentials.len() >= super::SCOPES_MAX {
-                        self.credentials.retain(|_, scope| !scope.is_idle(now));
-                    }
-                    if self.credentials.len() < super::SCOPES_MAX {
-                        let scope = self.credentials.entry(permit.credential).or_default();
-                        scope.cool_down(now, hint, exhausted);
-                        self.line.raise(Place::Credential(permit.credential));
-                    }
-                }
-            }
-        }
-        self.tightened += 1;
-        if let Some(image) = self.cooldown_image(now, permit.scope) {
-            self.events.push(Event::Cooldown(image));
-        }
     }
 
     fn decide(
@@ -361,7 +348,7 @@ impl UpstreamPolicy {
 
     /// The same, if anything stands in the way whose end is known.
     fn stands_closed_until(&mut self, cx: &Context<'_>, ticket: &Ticket) -> Option<MonoTime> {
-        self.check_barriers(cx, &ticket.needs).err()?.known_end()
+        self.check_barriers(cx, ticket.id, &ticket.needs).err()?.known_end()
     }
 }
 
@@ -376,11 +363,4 @@ enum Pause {
     Growing,
     /// The longer one of a refusal or an overload that named no time.
     Refused,
-}
-
-/// Whom a hint covers once two route groups have heard the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wide {
-    Credential,
-    Upstream,
 }

@@ -1,18 +1,20 @@
 //! The composition, one promise at a time. Whole histories are in `tests/sim`.
 
 mod restored;
+mod spending;
 
 use std::num::NonZeroU8;
 
 use super::*;
 use crate::policy::breaker::Force;
 use crate::policy::limits::Limits;
-use crate::policy::line::Needs;
+use crate::policy::line::{Band, FlowId, Needs};
 use crate::policy::outcome::{Class, Health, Hint, HintSource, Outcome, Reading, Repeat, Safety};
 use crate::policy::outcome::{Sent as Told, WaitKind};
 use crate::policy::retry::{Replay, RetryMode};
 use crate::policy::settings::{
-    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, Mode, RetrySettings,
+    Backoff, BackoffFamily, BreakerSettings, KeySettings, LimitSettings, Mode, Pacing,
+    RetrySettings, RouteSettings,
 };
 use crate::policy::time::{Draw, MonoTime};
 
@@ -32,7 +34,7 @@ impl Bench {
             in_flight_max: 100,
             queue_max: 100,
             replay_memory_max: 0,
-            keys: vec![KeySettings { pattern: "key".into(), in_flight_max: 1 }],
+            keys: vec![KeySettings { pattern: "key".into(), in_flight_max: 1, ordered: false }],
         });
         Self {
             policy: UpstreamPolicy::new(UpstreamId(0), &cfg),
@@ -51,10 +53,16 @@ impl Bench {
         let ask = Ask {
             needs: Needs {
                 route: RouteId(route),
+                bucket: BucketId::Route(RouteId(route)),
                 credential: CredentialId(credential),
                 safety: Safety::Safe,
                 pools: pools.into(),
+                numbers: None,
+                flow: FlowId::default(),
+                band: Band::default(),
+                cost: 1,
             },
+            shape: 0,
             wait_max: Duration::from_secs(50),
             deadline: MonoTime::MAX,
         };
@@ -142,6 +150,9 @@ fn settings() -> UpstreamSettings {
             slow_rate: 0.8,
         },
         routes: vec![route("default"), route("other")],
+        buckets: Vec::new(),
+        quotas: Vec::new(),
+        pacing: Pacing::Observe,
     }
 }
 
@@ -151,7 +162,8 @@ fn end(class: Class, health: Health, repeat: Repeat, wait: Option<u64>) -> Outco
         source: HintSource::RetryAfterDelta,
         raw: None,
     });
-    Outcome { class, health, sent: Told::Answered, repeat, reading: Reading { hint, quota: None } }
+    let reading = Reading { hint, ..Reading::default() };
+    Outcome { class, health, sent: Told::Answered, repeat, reading }
 }
 
 fn ok() -> Outcome {

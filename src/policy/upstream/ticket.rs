@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::UpstreamSettings;
 use crate::policy::breaker::{Admission, Transition};
 use crate::policy::limits::{Limits, PoolId};
-use crate::policy::line::{CredentialId, Needs, Obstacle, RouteId, TicketId, Why};
+use crate::policy::line::{BucketId, CredentialId, Needs, Obstacle, RouteId, TicketId, Why};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::MonoTime;
 
@@ -27,8 +27,11 @@ pub struct Context<'a> {
 /// What an exchange wants of an upstream.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// Route, credential, safety and keys.
+    /// Route, bucket, credential, safety and keys.
     pub needs: Needs,
+    /// Hash of the request's shape: its method and its path without ids. Where answers name
+    /// buckets, requests of one shape belong to one.
+    pub shape: u64,
     /// Longest it may be held in all its waits together.
     pub wait_max: Duration,
     /// No wait ends later; [`MonoTime::MAX`] for none.
@@ -41,6 +44,7 @@ pub struct Ask {
 pub struct Ticket {
     pub(super) id: TicketId,
     pub(super) needs: Needs,
+    pub(super) shape: u64,
     pub(super) wait_left: Duration,
     pub(super) deadline: MonoTime,
     /// Since when the present wait lasts, and until when it may.
@@ -139,7 +143,10 @@ pub struct Permit {
     pub(super) route: RouteId,
     pub(super) credential: CredentialId,
     /// Where the scope is kept: strangers share one when the table is full.
-    pub(super) scope: (RouteId, CredentialId),
+    pub(super) scope: (BucketId, CredentialId),
+    pub(super) cost: u32,
+    /// When it was given.
+    pub(super) since: MonoTime,
     pub(super) pools: Arc<[PoolId]>,
     pub(super) in_pools: bool,
 }
@@ -183,6 +190,11 @@ pub enum Refusal {
     },
     /// As many wait as may, here or in the whole process.
     QueueFull,
+    /// The upstream refused the credential again and again.
+    Locked {
+        /// When one may try again.
+        until: MonoTime,
+    },
     /// No permit in time; the key that was full, if it was one.
     QueueTimeout {
         /// The pool in the way.
@@ -201,6 +213,18 @@ pub enum Event {
     Breaker(Option<Arc<str>>, Transition),
     /// A pause began or grew.
     Cooldown(CooldownImage),
+    /// The upstream refused a credential again and again; nothing goes with it until then.
+    Locked {
+        /// Whose.
+        credential: CredentialId,
+        /// When one may try.
+        until: MonoTime,
+    },
+    /// It is accepted again, or its secret changed.
+    Unlocked {
+        /// Whose.
+        credential: CredentialId,
+    },
 }
 
 /// Charges what a ticket waited, and the moment until its grant was collected.
@@ -211,8 +235,8 @@ pub(super) fn collect(now: MonoTime, ticket: &mut Ticket, grant: &Grant) {
 
 /// A refusal, if the obstacle stands for longer than the exchange may be held.
 pub(super) fn too_late(obstacle: &Obstacle, give_up_at: MonoTime) -> Option<Refusal> {
-    let until = obstacle.known_end().filter(|until| *until > give_up_at)?;
-    named(obstacle.why, until)
+    obstacle.known_end().filter(|until| *until > give_up_at)?;
+    named(obstacle.why, obstacle.until?)
 }
 
 /// The refusal of an exchange whose time is over.
@@ -224,6 +248,7 @@ pub(super) fn timed_out(obstacle: &Obstacle, now: MonoTime) -> Refusal {
                 Why::Capacity
                 | Why::Breaker
                 | Why::Probe
+                | Why::Locked
                 | Why::Cooldown
                 | Why::Exhausted
                 | Why::Pacing => None,
@@ -235,6 +260,7 @@ pub(super) fn timed_out(obstacle: &Obstacle, now: MonoTime) -> Refusal {
 fn named(why: Why, until: MonoTime) -> Option<Refusal> {
     match why {
         Why::Breaker | Why::Probe => Some(Refusal::BreakerOpen { until }),
+        Why::Locked => Some(Refusal::Locked { until }),
         Why::Cooldown => Some(Refusal::Cooldown { until }),
         Why::Exhausted => Some(Refusal::Exhausted { until }),
         Why::Pacing => Some(Refusal::Paced { until }),
@@ -247,6 +273,7 @@ impl Refusal {
     pub fn until(&self) -> Option<MonoTime> {
         match self {
             Self::BreakerOpen { until }
+            | Self::Locked { until }
             | Self::Cooldown { until }
             | Self::Exhausted { until }
             | Self::Paced { until } => Some(*until),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Context, Forced, UpstreamPolicy, route_settings};
 use crate::policy::breaker::Circuit;
-use crate::policy::line::{CredentialId, RouteId};
+use crate::policy::line::{Band, BucketId, CredentialId, RouteId};
 use crate::policy::outcome::HintSource;
 use crate::policy::scope::Scope;
 use crate::policy::time::MonoTime;
@@ -19,12 +19,16 @@ pub struct UpstreamImage {
     pub cooldowns: Vec<CooldownImage>,
     /// Quotas as last described.
     pub quotas: Vec<QuotaImage>,
+    /// Credentials that the upstream does not accept, and when one may try again.
+    pub locks: Vec<(String, MonoTime)>,
     /// Attempts in flight.
     pub in_flight: u32,
     /// The lowest limit found from refusals without a hint.
     pub adaptive_limit: Option<u32>,
     /// Exchanges in line.
     pub queued: usize,
+    /// How many of them are in which band, from first to last, without those where nobody waits.
+    pub queued_by_band: Vec<(Band, u32)>,
     /// Share of the retry budget that is left.
     pub budget_left: f64,
     /// Routes with their names and attempts in flight.
@@ -68,6 +72,12 @@ pub struct CooldownImage {
 pub struct QuotaImage {
     /// As in [`CooldownImage::scope`].
     pub scope: String,
+    /// What tells it from others of the scope.
+    pub name: Option<Arc<str>>,
+    /// The bucket or route, from a closed set.
+    pub bucket: Arc<str>,
+    /// Whether answers told of it; else only the operator did.
+    pub is_told: bool,
     /// Requests per window.
     pub limit: Option<u64>,
     /// What may still go.
@@ -83,10 +93,12 @@ impl UpstreamPolicy {
         UpstreamImage {
             breakers: self.breaker_images(cx),
             cooldowns: self.cooldown_images(cx.now),
-            quotas: self.quota_images(),
+            quotas: self.quota_images(cx.now),
+            locks: self.lock_images(cx.now),
             in_flight: self.in_flight,
             adaptive_limit: self.scopes.values().filter_map(|scope| scope.adaptive.limit()).min(),
             queued: self.line.len(),
+            queued_by_band: self.line.queued(),
             budget_left: retry.map_or(1.0, |retry| {
                 let (ratio, floor) = (retry.budget_ratio, retry.budget_floor_per_minute);
                 self.budget.remaining_ratio(ratio, floor, cx.now)
@@ -99,7 +111,7 @@ impl UpstreamPolicy {
     pub fn cooldown_image(
         &self,
         now: MonoTime,
-        key: (RouteId, CredentialId),
+        key: (BucketId, CredentialId),
     ) -> Option<CooldownImage> {
         let wide = self.credentials.get(&key.1).map(|scope| (credential_name(key.1), scope));
         let narrow = self.scopes.get(&key).map(|scope| (self.scope_name(key), scope));
@@ -130,6 +142,14 @@ impl UpstreamPolicy {
         std::iter::once(own).chain(routes).collect()
     }
 
+    fn lock_images(&self, now: MonoTime) -> Vec<(String, MonoTime)> {
+        let locked = self.locks.all().filter(|(_, lock)| now < lock.until);
+        let mut images: Vec<_> =
+            locked.map(|(credential, lock)| (credential_name(credential), lock.until)).collect();
+        images.sort();
+        images
+    }
+
     fn cooldown_images(&self, now: MonoTime) -> Vec<CooldownImage> {
         let whole = std::iter::once(("upstream".to_owned(), &self.whole));
         let wide = self.credentials.iter().map(|(id, scope)| (credential_name(*id), scope));
@@ -143,30 +163,44 @@ impl UpstreamPolicy {
         images
     }
 
-    fn quota_images(&self) -> Vec<QuotaImage> {
-        let mut images: Vec<_> = self
-            .scopes
-            .iter()
-            .filter_map(|(key, scope)| {
-                let quota = scope.quota()?;
-                Some(QuotaImage {
-                    scope: self.scope_name(*key),
+    fn quota_images(&self, now: MonoTime) -> Vec<QuotaImage> {
+        let wide = self.credentials.iter().map(|(id, scope)| {
+            let bucket: Arc<str> = "credential".into();
+            (credential_name(*id), bucket, scope)
+        });
+        let narrow = self.scopes.iter().map(|(key, scope)| {
+            let bucket = self.bucket_label(key.0).unwrap_or_else(|| "default".into());
+            (self.scope_name(*key), bucket, scope)
+        });
+        let mut images: Vec<_> = wide
+            .chain(narrow)
+            .flat_map(|(name, bucket, scope)| {
+                scope.quotas(now).map(move |quota| QuotaImage {
+                    scope: name.clone(),
+                    name: quota.name,
+                    bucket: bucket.clone(),
+                    is_told: quota.is_told,
                     limit: quota.limit,
-                    remaining: scope.left(&quota),
+                    remaining: quota.left,
                     reset: quota.reset,
                 })
             })
             .collect();
-        images.sort_by(|a, b| a.scope.cmp(&b.scope));
+        images.sort_by(|a, b| (&a.scope, &a.name).cmp(&(&b.scope, &b.name)));
         images
     }
 
-    fn scope_name(&self, (route, credential): (RouteId, CredentialId)) -> String {
-        let name = self.routes.get(usize::from(route.0)).map_or("default", |route| &*route.name);
+    pub(super) fn scope_name(&self, (bucket, credential): (BucketId, CredentialId)) -> String {
+        let kind = match bucket {
+            BucketId::Route(_) => "route",
+            BucketId::Named(_) => "bucket",
+        };
+        let name = self.bucket_label(bucket);
+        let name = name.as_deref().unwrap_or("default");
         if Self::is_anonymous(credential) {
-            format!("route {name}")
+            format!("{kind} {name}")
         } else {
-            format!("route {name}, {}", credential_name(credential))
+            format!("{kind} {name}, {}", credential_name(credential))
         }
     }
 }
@@ -185,6 +219,6 @@ fn cooldown(now: MonoTime, scope_name: String, scope: &Scope) -> Option<Cooldown
 }
 
 /// A few digits of a salted hash: enough to tell two apart, useless to guess either.
-fn credential_name(credential: CredentialId) -> String {
+pub fn credential_name(credential: CredentialId) -> String {
     format!("credential {:06x}", credential.0 >> 40)
 }

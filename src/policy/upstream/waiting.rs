@@ -2,28 +2,34 @@
 
 use super::ticket::{Rest, timed_out, too_late};
 use super::{Answer, Context, Event, Refusal, Ticket, UpstreamPolicy};
-use crate::policy::line::{Place, TicketId};
+use crate::policy::line::{Needs, Place, TicketId};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::MonoTime;
 
 impl UpstreamPolicy {
-    /// Lets go whoever can, first come first served.
+    /// Lets go whoever can, in the order of turns.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>) {
-        loop {
+        // Whom the same head gave way to last, in vain: it does so once, or this would never end.
+        let mut in_vain = None;
+        while !self.line.is_empty() {
             if self.in_flight < self.house(cx) {
-                // Who came first goes first, whatever made the others ready.
+                // Whose turn comes first goes first, whatever made the others ready.
                 self.line.unpark_older(Place::House);
             }
             let Some((head, needs)) = self.line.next_ready() else {
                 break;
             };
-            if let Some(barrier) = self.yields_to(cx, head, &needs) {
+            if let Some(barrier) = self.yields_to(cx, head, &needs)
+                && in_vain.replace((head, barrier)) != Some((head, barrier))
+            {
                 self.line.unpark_first(barrier);
                 continue;
             }
-            match self.start(cx, &needs) {
+            match self.start(cx, head, &needs) {
                 Ok(mut grant) => {
-                    if let Some(waits) = self.take_out(cx, head) {
+                    in_vain = None;
+                    if let Some(waits) = self.line.serve(cx.now, head) {
+                        cx.limits.leave_queue();
                         grant.waited = waits;
                     }
                     self.granted.insert(head, grant);
@@ -35,6 +41,34 @@ impl UpstreamPolicy {
                 }
             }
         }
+    }
+
+    /// Whether there is room in line for one more with these needs. Where there is none, the newest
+    /// of the longest flow in the lowest band gives its place up, if that is not the newcomer.
+    pub(super) fn make_room(&mut self, cx: &mut Context<'_>, needs: &Needs) -> bool {
+        let is_full = self.line.len() >= usize::try_from(cx.cfg.queue_max).unwrap_or(usize::MAX);
+        if !is_full && cx.limits.enter_queue().is_ok() {
+            return true;
+        }
+        let Some(id) = self.line.gives_way_to(needs) else { return false };
+        let Some(waits) = self.take_out(cx, id) else { return false };
+        self.evicted.insert(id, (waits, cx.now));
+        self.events.push(Event::Wake(id));
+        cx.limits.reenter_queue();
+        true
+    }
+
+    /// Whether this ticket had to give its place up; if so, its waits are charged.
+    pub(super) fn was_evicted(&mut self, now: MonoTime, ticket: &mut Ticket) -> bool {
+        if self.evicted.is_empty() {
+            return false;
+        }
+        let evicted = self.evicted.remove(&ticket.id);
+        if let Some((waits, at)) = &evicted {
+            ticket.waited.add(waits);
+            ticket.waited.charge(WaitKind::Queue, now.since(*at));
+        }
+        evicted.is_some()
     }
 
     pub(super) fn reenter(&mut self, cx: &mut Context<'_>, ticket: &Ticket) {
@@ -81,7 +115,7 @@ impl UpstreamPolicy {
             self.forget_turns(cx);
             return Answer::Refuse(refusal);
         }
-        // Only the first at a place minds its clock; the others would wake for nothing.
+        // Only one at a place minds its clock; the others would wake for nothing.
         let until = obstacle.until.filter(|_| minds_clock).unwrap_or(MonoTime::MAX);
         Answer::Wait { until: until.min(give_up_at) }
     }

@@ -45,12 +45,13 @@ fn every_field_is_read_in_its_documented_form() {
         Directives {
             keys: vec!["ingestion".into(), "tenant:acme".into()],
             flow: Some("run-7".into()),
-            priority: Some(Priority::Backfill),
+            priority: Some(Band::Backfill),
             deadline: Some(Duration::from_secs(108)),
             wait: Some(Duration::from_secs(30)),
             retry: Some(RetryWish::Idempotent),
             cost: Some(3),
             run: Some("b7f1".into()),
+            tool_run: None,
         }
     );
     assert_eq!(read(&[]), Directives::default());
@@ -205,4 +206,14 @@ proptest! {
             prop_assert!(refused.detail.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
         }
     }
+}
+
+#[test]
+fn a_run_that_a_tool_tells_its_api_is_heard_whatever_its_form() {
+    for name in ["X-Dagster-Run-Id", "X-Airflow-Run-Id", "X-Airflow-Dag-Run-Id"] {
+        let heard = read(&[(name, "scheduled__2026-11-21T00:00:00+00:00, \"b\"")]);
+        assert_eq!(heard.tool_run.as_deref(), Some("scheduled__2026-11-21T00:00:00+00:00, \"b\""));
+        assert_eq!(heard.run, None, "it is no word to forbear");
+    }
+    assert_eq!(read(&[("X-Request-Id", "a")]).tool_run, None);
 }

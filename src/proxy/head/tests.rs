@@ -14,6 +14,8 @@ fn github() -> UpstreamHead {
     config.credential = Some(CredentialConfig {
         header: "authorization".to_owned(),
         value: Secret::new("Bearer s3cret"),
+        prefix: "Bearer ".to_owned(),
+        file: None,
         source: "env GITHUB_TOKEN".to_owned(),
     });
     UpstreamHead::new(&config).unwrap()

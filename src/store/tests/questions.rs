@@ -29,8 +29,8 @@ jira||open|2026-01-15T10:00:01.000Z|2026-01-15T10:00:31.000Z|5|503 unhealthy",
 upstream|scope|told_at|retry_at|source
 github|route default|2026-01-15T10:00:03.212Z|2026-01-15T10:00:33.512Z|retry-after",
     "\
-upstream|scope|limit|remaining|reset_at
-github|route default|5000|4321|2026-01-15T11:00:00.000Z",
+upstream|scope|bucket|name|limit|remaining|reset_at
+github|route default|||5000|4321|2026-01-15T11:00:00.000Z",
     "\
 request_id|upstream|attempts|backoff_seconds|retry_at
 01KF0HJ26G00000000000001YG|github|2|30.4|

@@ -35,6 +35,23 @@ fn a_recovered_exchange_is_counted_in_every_way_that_it_tells() {
 }
 
 #[test]
+fn a_wait_that_was_cut_and_a_field_that_cannot_be_read_are_counted_as_such() {
+    let metrics = Metrics::new();
+    let mut story = recovered();
+    if let Some(hint) = story.attempts.iter_mut().find_map(|attempt| attempt.hint.as_mut()) {
+        hint.wait = crate::policy::hints::WAIT_MAX;
+    }
+    let upstream = metrics.upstream(&github());
+    upstream.exchange(&story);
+    upstream.unread(3);
+    let text = text(&metrics);
+    for (form, expected) in [("capped", 1.0), ("invalid", 3.0), ("delta", 0.0), ("body", 0.0)] {
+        let series = format!(r#"forbear_retry_after_total{{form="{form}",upstream="github"}}"#);
+        assert_eq!(value(&text, &series), Some(expected), "{series}\n{text}");
+    }
+}
+
+#[test]
 fn an_attempt_without_a_status_counts_as_none_and_by_its_error() {
     let metrics = Metrics::new();
     let mut story = recovered();
@@ -120,6 +137,14 @@ fn label_sets_known_from_the_configuration_exist_at_zero() {
     for reason in names::RETRY_REASONS {
         expected.push(format!(r#"forbear_retries_total{{reason="{reason}",upstream="github"}}"#));
     }
+    for place in names::LINK_PLACES {
+        let series = "forbear_links_rewritten_total";
+        expected.push(format!(r#"{series}{{upstream="github",where="{place}"}}"#));
+    }
+    for reason in names::LINK_REASONS {
+        let series = "forbear_links_untouched_total";
+        expected.push(format!(r#"{series}{{reason="{reason}",upstream="github"}}"#));
+    }
     for by in names::EXHAUSTED_BY {
         expected.push(format!(r#"forbear_retries_exhausted_total{{by="{by}",upstream="github"}}"#));
     }
@@ -155,6 +180,9 @@ fn gauges_show_the_state_of_the_moment_and_nothing_older() {
     let reset = Moment(WallTime { unix_ms: 1_768_471_200_500 });
     let quota = |scope: &str, limit, remaining| QuotaView {
         scope: scope.into(),
+        name: None,
+        bucket: scope.into(),
+        is_told: true,
         limit: Some(limit),
         remaining,
         reset_at: Some(reset),
@@ -174,6 +202,7 @@ fn gauges_show_the_state_of_the_moment_and_nothing_older() {
         quotas: vec![quota("core", 5000, 4000), quota("search", 30, 3)],
         in_flight: 3,
         queued: 4,
+        queued_by_band: Default::default(),
         ..UpstreamView::default()
     };
     let process = ProcessView { draining: true, listeners: vec![("proxy".into(), 9)] };

@@ -79,7 +79,7 @@ fn upstreams(size: usize, step: usize) -> Pass {
 }
 
 fn key(pattern: &str) -> KeySettings {
-    KeySettings { pattern: pattern.into(), in_flight_max: 4 }
+    KeySettings { pattern: pattern.into(), in_flight_max: 4, ordered: false }
 }
 
 fn declared(count: usize) -> Vec<KeySettings> {

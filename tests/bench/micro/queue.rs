@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use forbear::policy::limits::PoolId;
-use forbear::policy::line::{Needs, TicketId};
+use forbear::policy::line::{Band, FlowId, Needs, TicketId};
 use forbear::policy::outcome::Outcome;
 use forbear::policy::settings::{KeySettings, UpstreamSettings};
 use forbear::policy::time::MonoTime;
@@ -30,6 +30,12 @@ pub(super) const CASES: &[Case] = &[
         what: "the same, each with a key of its own",
         sizes: SIZES,
         setup: |size| queue(size, size.max(1), |cfg| cfg.in_flight_max = 4, None, served()),
+    },
+    Case {
+        name: "queue/flows-house",
+        what: "the same, each in a flow of its own",
+        sizes: SIZES,
+        setup: flows,
     },
     Case {
         name: "queue/lanes-process",
@@ -69,6 +75,14 @@ fn queue(
     Box::new(move || crowd.pass())
 }
 
+/// As many flows as exchanges, in all bands.
+fn flows(size: usize) -> Pass {
+    let mut crowd = Crowd::new(size.max(1), None, |cfg| cfg.in_flight_max = 4, served());
+    crowd.flows = u64::MAX;
+    crowd.fill(size);
+    Box::new(move || crowd.pass())
+}
+
 /// Every fiftieth is refused for two seconds, on these routes in turn: most of the time those who
 /// wait go at a pace.
 fn paced(size: usize, routes: &'static [usize]) -> Pass {
@@ -93,6 +107,7 @@ struct Crowd {
     refuse_every: Option<u64>,
     ended: u64,
     routes: &'static [usize],
+    flows: u64,
     next: usize,
     /// By number, the first of which is that of the front.
     waiting: VecDeque<Option<Ticket>>,
@@ -109,7 +124,8 @@ impl Crowd {
         outcome: Outcome,
     ) -> Self {
         let mut limits = no_limits();
-        limits.keys = vec![KeySettings { pattern: "tenant:*".into(), in_flight_max: 1_000 }];
+        limits.keys =
+            vec![KeySettings { pattern: "tenant:*".into(), in_flight_max: 1_000, ordered: false }];
         limits.in_flight_max = process_max.unwrap_or(limits.in_flight_max);
         let mut world = World::new(1, &limits, |cfg| {
             cfg.in_flight_max = 1_000_000;
@@ -125,6 +141,7 @@ impl Crowd {
             refuse_every: None,
             ended: 0,
             routes: &[1],
+            flows: 1,
             next: 0,
             waiting: VecDeque::new(),
             front: 0,
@@ -161,7 +178,11 @@ impl Crowd {
     fn come(&mut self) {
         self.next = (self.next + 1) % self.pools.len();
         let route = self.routes[self.next % self.routes.len()];
-        let needs: Needs = needs(route, 7, &self.pools[self.next..=self.next]);
+        let mut needs: Needs = needs(route, 7, &self.pools[self.next..=self.next]);
+        needs.flow = FlowId(self.next as u64 % self.flows);
+        if self.flows > 1 {
+            needs.band = Band::ALL[self.next % Band::ALL.len()];
+        }
         let joined = self.world.with(0, |policy, cx| policy.join(cx, ask(needs)));
         let ticket = joined.expect("the queue is long enough");
         let id = ticket.id();
@@ -225,7 +246,10 @@ impl Crowd {
             for event in events {
                 match event {
                     Event::Wake(id) => self.ask(id),
-                    Event::Breaker(..) | Event::Cooldown(_) => {}
+                    Event::Breaker(..)
+                    | Event::Cooldown(_)
+                    | Event::Locked { .. }
+                    | Event::Unlocked { .. } => {}
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forbear::config::{self, settings::Settings};
 use forbear::policy::limits::{Limits, PoolId, UpstreamId};
-use forbear::policy::line::{CredentialId, Needs, RouteId};
+use forbear::policy::line::{Band, BucketId, CredentialId, FlowId, Needs, RouteId};
 use forbear::policy::outcome::{
     Class, Health, Hint, HintSource, Outcome, QuotaReading, Reading, Repeat, Safety, Sent as Told,
 };
@@ -87,15 +87,21 @@ impl World {
 }
 
 pub(super) fn ask(needs: Needs) -> Ask {
-    Ask { needs, wait_max: Duration::from_secs(1_000_000_000), deadline: MonoTime::MAX }
+    Ask { needs, shape: 0, wait_max: Duration::from_secs(1_000_000_000), deadline: MonoTime::MAX }
 }
 
 pub(super) fn needs(route: usize, credential: u64, pools: &[PoolId]) -> Needs {
+    let route = RouteId(u16::try_from(route).unwrap_or(0));
     Needs {
-        route: RouteId(u16::try_from(route).unwrap_or(0)),
+        route,
+        bucket: BucketId::Route(route),
         credential: CredentialId(credential),
         safety: Safety::Safe,
         pools: pools.into(),
+        numbers: None,
+        flow: FlowId::default(),
+        band: Band::default(),
+        cost: 1,
     }
 }
 
@@ -133,8 +139,10 @@ pub(super) fn served() -> Outcome {
 
 /// 200, and so many left of the quota for the next minute.
 pub(super) fn served_of(remaining: u64) -> Outcome {
-    let quota = QuotaReading { limit: Some(5000), remaining, reset: Some(Duration::from_secs(60)) };
-    Outcome { reading: Reading { hint: None, quota: Some(quota) }, ..served() }
+    let reset = Some(Duration::from_secs(60));
+    let quotas =
+        vec![QuotaReading { name: None, limit: Some(5000), remaining, reset, window: None }];
+    Outcome { reading: Reading { quotas, ..Reading::default() }, ..served() }
 }
 
 /// 429 with `Retry-After`.
@@ -145,6 +153,6 @@ pub(super) fn throttled(wait: Duration) -> Outcome {
         health: Health::Alive,
         sent: Told::Answered,
         repeat: Repeat::Refused,
-        reading: Reading { hint: Some(hint), quota: None },
+        reading: Reading { hint: Some(hint), ..Reading::default() },
     }
 }

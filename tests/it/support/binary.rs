@@ -70,7 +70,11 @@ impl Binary {
     /// Starts one with this configuration, to which free loopback ports are added, and waits until
     /// it is ready.
     pub(crate) async fn start(configuration: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_with(tempfile::tempdir().unwrap(), configuration).await
+    }
+
+    /// The same in this folder, which may have files that the configuration names.
+    pub(crate) async fn start_with(folder: TempDir, configuration: &str) -> Self {
         std::fs::write(folder.path().join("config.toml"), with_free_ports(configuration)).unwrap();
         Self::start_in(folder, &[]).await
     }
@@ -102,6 +106,11 @@ impl Binary {
     /// The folder with `config.toml`, in which it runs.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The folder, for the next one; this one must have ended.
+    pub(crate) fn into_folder(self) -> TempDir {
+        self.folder
     }
 
     /// The listener that was announced under this name.

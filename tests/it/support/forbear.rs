@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use forbear::admin::backend::Backend;
 use forbear::config;
+use forbear::serve::ListenerId;
 use forbear::sidecar::{Control, Sidecar};
 use forbear::telemetry::metrics::Metrics;
 use forbear::telemetry::view::UpstreamView;
@@ -46,6 +47,12 @@ impl Forbear {
     /// The first proxy listener.
     pub(crate) fn proxy(&self) -> SocketAddr {
         self.sidecar.proxy_address().unwrap()
+    }
+
+    /// The listener of an upstream's own.
+    pub(crate) fn own(&self, upstream: &str) -> SocketAddr {
+        let own = ListenerId::Upstream(upstream.into());
+        self.sidecar.addresses().iter().find(|(id, _)| *id == own).unwrap().1
     }
 
     /// `http://127.0.0.1:port` and the path.

@@ -60,8 +60,8 @@ proptest! {
     ) {
         let reading = read(status, &headers, WallTime { unix_ms });
         prop_assert!(reading.hint.is_none_or(|hint| hint.wait <= WAIT_MAX));
-        let reset = reading.quota.and_then(|quota| quota.reset);
-        prop_assert!(reset.is_none_or(|reset| reset <= WAIT_MAX));
+        let mut resets = reading.quotas.iter().filter_map(|quota| quota.reset);
+        prop_assert!(resets.all(|reset| reset <= WAIT_MAX));
     }
 
     #[test]

@@ -91,7 +91,8 @@ fn a_quota_is_no_larger_after_a_restart() {
     let mut before = Bench::new(|_| {});
     let mut told = ok();
     let reset = Some(Duration::from_secs(100));
-    told.reading.quota = Some(QuotaReading { limit: Some(10), remaining: 2, reset });
+    told.reading.quotas =
+        vec![QuotaReading { name: None, limit: Some(10), remaining: 2, reset, window: None }];
     one_ended(&mut before, 0, 0, told);
 
     let mut after = restarted(&before, 60);
