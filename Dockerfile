@@ -17,7 +17,8 @@ COPY Cargo.toml Cargo.lock ./
 COPY src src
 # Shown by `forbear_build_info`, so that a dashboard can tell which build runs where.
 ARG REVISION=unknown
-# The caches outlive a build, so the binary is copied out of them.
+# The default features have `otlp`, which lets `[tracing]` export traces. The caches outlive a build,
+# so the binary is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
     CARGO_NET_RETRY=10 FORBEAR_REVISION="${REVISION}" cargo build --release --locked --bin forbear \

@@ -83,15 +83,16 @@
 //! form of a profile, and is known by [`config`] and [`cli`]. [`serve`] knows exchanges only as
 //! [`serve::Exchanges`], which [`proxy`] fills; [`admin`] knows the rest only as
 //! [`admin::backend::Backend`], which [`sidecar`] fills; [`demo`] knows forbear only as
-//! [`demo::Proxy`], which [`cli`] fills. [`simulate`] drives [`policy`]
-//! as [`proxy`] does, knows [`profiles`], [`config`] and the tables of [`store`], and is known by
-//! [`cli`] and the tests. Everybody may know [`config::settings`]. [`store`] is told
-//! through a handle in [`gateway::Common`] and owned by [`sidecar`]. Five loans go
-//! against the arrows: [`gateway`] matches [`proxy::target`] and keeps a [`proxy::head`] prepared
-//! for each upstream, [`serve`] refuses with the codes of [`proxy::reject`], and [`telemetry`] has
-//! a word for each of [`transport::error`]; [`simulate`] finds routes with [`gateway::route`] and
-//! counts by the codes of [`proxy::reject`]. Only [`gateway::clock`] reads a clock and only
-//! [`config`] the environment; lints hold that.
+//! [`demo::Proxy`], which [`cli`] fills. [`telemetry::trace`] keeps what is to become spans until
+//! [`sidecar`] sends it, by [`transport`]. [`simulate`] drives [`policy`] as [`proxy`] does, knows
+//! [`profiles`], [`config`] and the tables of [`store`], and is known by [`cli`] and the tests.
+//! Everybody may know [`config::settings`]. [`store`] is told through a handle in
+//! [`gateway::Common`] and owned by [`sidecar`]. Five loans go against the arrows: [`gateway`]
+//! matches [`proxy::target`] and keeps a [`proxy::head`] prepared for each upstream, [`serve`]
+//! refuses with the codes of [`proxy::reject`], and [`telemetry`] has a word for each of
+//! [`transport::error`]; [`simulate`] finds routes and quotas with [`gateway::route`] and
+//! [`gateway::spending`], and counts by the codes of [`proxy::reject`]. Only [`gateway::clock`]
+//! reads a clock and only [`config`] the environment; lints hold that.
 //!
 //! # Decisions that surprise
 //!

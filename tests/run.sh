@@ -155,6 +155,7 @@ doc() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked --quiet; }
 step "Tools" tools
 step "Format" cargo fmt --check
 step "Lints" cargo clippy --all-targets --locked --quiet -- -D warnings
+step "Lints without export of traces" cargo clippy --no-default-features --lib --bins --locked --quiet -- -D warnings
 step "Build" cargo build --locked
 step "Clients" clients
 step "Orchestrators" orchestrators

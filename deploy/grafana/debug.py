@@ -186,8 +186,9 @@ DEBUG = {
             thresholds=steps(GOOD, (1, BAD)),
         ),
         lines(
-            "Ledger",
-            "Exchanges and events per second: kept as rows, only counted (sampled), lost (dropped). And what the store did.",
+            "Ledger and traces",
+            "Exchanges and events per second: kept as rows, only counted (sampled), lost (dropped). And what the store did,"
+            " and the trace collector.",
             [
                 (
                     "{{record}} {{result}}",
@@ -197,6 +198,7 @@ DEBUG = {
                     "{{op}} {{result}}",
                     f"sum by (op, result) (rate(forbear_store_operations_total{{{I}}}[$__rate_interval]))",
                 ),
+                ("traces {{result}}", f"sum by (result) (rate(forbear_traces_total{{{I}}}[$__rate_interval]))"),
             ],
             unit="ops",
         ),

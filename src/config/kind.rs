@@ -292,7 +292,7 @@ fn field_value(text: &str) -> Result<Value, Fault> {
     ))
 }
 
-fn header_name(text: &str) -> Result<String, Fault> {
+pub(super) fn header_name(text: &str) -> Result<String, Fault> {
     /// Fields that belong to one connection (RFC 9110 section 7.6.1) or to the framing.
     const OWN: [&str; 12] = [
         "connection",

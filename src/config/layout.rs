@@ -10,7 +10,7 @@ use super::read::join;
 use super::secret::Secret;
 use super::settings::{
     AdminSettings, CredentialConfig, LogSettings, ProxySettings, RouteConfig, Settings,
-    StateSettings, TlsConfig, UpstreamConfig,
+    StateSettings, TlsConfig, TracingSettings, UpstreamConfig,
 };
 use super::units::{print_duration, print_size};
 use super::value::print_match;
@@ -49,6 +49,7 @@ impl Layout {
             metrics_listen,
             state,
             log,
+            tracing,
             limits,
             upstreams,
             watched_files: _,
@@ -70,6 +71,9 @@ impl Layout {
         layout.put("", "log", "format", word(format));
         layout.put("", "log", "level", word(level));
         layout.put("", "log", "access", word(access));
+        if let Some(tracing) = tracing {
+            layout.tracing(tracing);
+        }
         let LimitSettings { in_flight_max, queue_max, replay_memory_max, keys } = limits;
         layout.put("", "limits", "in_flight_max", in_flight_max.to_string());
         layout.put("", "limits", "queue_max", queue_max.to_string());
@@ -108,6 +112,18 @@ impl Layout {
             ("drain_idle", drain_idle),
         ] {
             self.put("", "proxy", name, print_duration(*duration));
+        }
+    }
+
+    fn tracing(&mut self, tracing: &TracingSettings) {
+        let TracingSettings { origin, base_path, headers, service_name, sample } = tracing;
+        let table = self.table("tracing".into());
+        self.put(&table, &table, "endpoint", format!("{}{base_path}", print_origin(origin)));
+        self.put(&table, &table, "service_name", service_name.clone());
+        self.put(&table, &table, "sample", sample.to_string());
+        for (name, value) in headers {
+            let header = self.table(join("tracing.headers", name));
+            self.put_secret(&header, &header, Some(value));
         }
     }
 

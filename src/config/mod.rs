@@ -22,6 +22,7 @@ mod resolve;
 mod scope;
 mod sources;
 mod spec;
+mod trace;
 mod upstream;
 mod value;
 

@@ -14,6 +14,7 @@ use super::settings::{
 };
 use super::sources::Sources;
 use super::spec;
+use super::trace;
 use super::upstream;
 use crate::policy::settings::{KeySettings, LimitSettings};
 
@@ -31,6 +32,7 @@ pub(super) fn resolve(
     let metrics_listen = metrics(resolver, root);
     let state = state(resolver, root);
     let log = log(resolver, root);
+    let tracing = trace::resolve(resolver, root, sources);
     let limits = limits(resolver, root);
     let upstreams: Vec<UpstreamConfig> = root
         .named("upstreams")
@@ -51,7 +53,7 @@ pub(super) fn resolve(
     let mut watched_files = std::mem::take(&mut sources.watched);
     watched_files.sort();
     watched_files.dedup();
-    Settings { proxy, admin, metrics_listen, state, log, limits, upstreams, watched_files }
+    Settings { proxy, admin, metrics_listen, state, log, tracing, limits, upstreams, watched_files }
 }
 
 fn proxy(resolver: &mut Resolver<'_, '_>, root: &Section) -> ProxySettings {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub state: StateSettings,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// Where spans go; `None` if nowhere.
+    pub tracing: Option<TracingSettings>,
     /// Limits of the whole process, and the concurrency keys.
     pub limits: LimitSettings,
     /// In order of their names.
@@ -120,6 +122,21 @@ pub enum AccessLog {
     Failures,
     /// None.
     Off,
+}
+
+/// `[tracing]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracingSettings {
+    /// Where an OTLP/HTTP collector listens.
+    pub origin: Origin,
+    /// What stands before `/v1/traces`, without a final slash; may be empty.
+    pub base_path: String,
+    /// Put on every export; names in lower case, values legal in a field.
+    pub headers: Vec<(String, Secret)>,
+    /// `service.name` of the spans' resource.
+    pub service_name: String,
+    /// Share of the traces begun here that are recorded, from 0 to 1.
+    pub sample: f64,
 }
 
 /// `[upstreams.<name>]`.

@@ -51,6 +51,11 @@ impl<'e> Sources<'e> {
         Self { env, folder: folder.to_owned(), watched: Vec::new() }
     }
 
+    /// A variable that is set and not empty.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.env)(name).filter(|value| !value.is_empty())
+    }
+
     /// The secret that `file` or `env` of a table names.
     pub(super) fn secret(
         &mut self,

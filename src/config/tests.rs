@@ -4,6 +4,7 @@
 mod meaning;
 mod messages;
 mod reference;
+mod tracing;
 
 use super::*;
 

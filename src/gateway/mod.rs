@@ -41,6 +41,7 @@ use crate::proxy::head::UpstreamHead;
 use crate::store::ledger::Ledger;
 use crate::telemetry::access::AccessLogger;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::{Backlog, Tracer};
 use crate::telemetry::view::{EventKind, EventView};
 use crate::transport::{ReplayMemory, Target, TargetError};
 
@@ -57,6 +58,8 @@ pub struct Gateway {
     pub upstreams: Vec<Arc<Upstream>>,
     /// Which exchanges get a line, and how it looks.
     pub access: AccessLogger,
+    /// Takes part in traces; `None` where none are exported.
+    pub tracer: Option<Tracer>,
     /// Request bodies kept for a repeat, all exchanges together.
     pub replay_memory: Arc<ReplayMemory>,
     /// What all configurations share.
@@ -74,6 +77,8 @@ pub struct Common {
     pub metrics: Arc<Metrics>,
     /// Where finished stories go.
     pub ledger: Ledger,
+    /// Where those wait that are to become spans.
+    pub traces: Backlog,
     draining: AtomicBool,
     limits: Mutex<Limits>,
     states: Mutex<HashMap<UpstreamId, Weak<UpstreamState>>>,
@@ -120,7 +125,10 @@ impl Gateway {
             |previous| previous.replay_memory.clone(),
         );
         let routes = Routes::new(&settings.upstreams);
-        Ok(Self { routes, upstreams, access, replay_memory, common: common.clone(), settings })
+        let tracing = settings.tracing.as_ref();
+        let tracer = tracing.map(|tracing| Tracer::new(tracing, common.traces.clone()));
+        let common = common.clone();
+        Ok(Self { routes, upstreams, access, tracer, replay_memory, common, settings })
     }
 
     /// Puts the rules of this gateway in force for everybody who waits or will come.
@@ -210,10 +218,12 @@ impl Common {
         ledger: Ledger,
         salt: u128,
     ) -> Arc<Self> {
+        let traces = Backlog::new(metrics.traces_dropped.clone());
         Arc::new(Self {
             clock,
             metrics,
             ledger,
+            traces,
             draining: AtomicBool::new(false),
             limits: Mutex::new(Limits::new(&settings.limits)),
             states: Mutex::default(),

@@ -24,7 +24,7 @@ use crate::policy::outcome::{Class, Health, Outcome, Repeat, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
-use crate::telemetry::story::{AttemptStory, Decision, Ending};
+use crate::telemetry::story::{AttemptStory, Decision, Ending, Story};
 use crate::transport::error::{SendError, SendErrorKind};
 use crate::transport::{self, BodyFault, ReplayState, ResponseBody, SendOptions};
 
@@ -98,7 +98,7 @@ pub(super) async fn run(
         }
         teller.story.notes.sending = true;
         let secret = exchange.upstream.state.renewal.newest(&exchange.upstream.head.injected);
-        let mut result = send(exchange, sent_at, fresh, secret.as_deref()).await;
+        let mut result = send(exchange, sent_at, fresh, secret.as_deref(), &teller.story).await;
         // No further attempt can follow, so this counts a body once.
         if exchange.body.state() == ReplayState::Streamed {
             exchange.upstream.metrics.replay_unavailable.inc();
@@ -113,7 +113,8 @@ pub(super) async fn run(
             }
             now = exchange.gateway.common.clock.now();
         }
-        note_attempt(teller, &result, &outcome, took, before.waited);
+        let sent_after = sent_at.since(began);
+        note_attempt(teller, &result, &outcome, (sent_after, took), before.waited);
         if outcome.health == Health::Failure {
             let state = &exchange.upstream.state;
             let class = names::class(outcome.class);
@@ -131,11 +132,7 @@ pub(super) async fn run(
             draws: [Common::draw(), Common::draw()],
         };
         let verdict = place.settle(&mut in_flight, &report, now);
-        let ledger = &exchange.gateway.common.ledger;
-        if ledger.is_behind() {
-            // Boxed, so that exchanges that learned nothing do not carry what this needs.
-            Box::pin(ledger.kept()).await;
-        }
+        exchange.gateway.common.ledger.kept().await;
         let plan = match verdict {
             Verdict::Retry(plan) => plan,
             verdict @ (Verdict::Relay | Verdict::GiveUp(_)) => {
@@ -195,6 +192,7 @@ async fn send(
     now: MonoTime,
     fresh: bool,
     secret: Option<&Injected>,
+    story: &Story,
 ) -> Result<Response<ResponseBody>, SendError> {
     let upstream = exchange.upstream;
     let head =
@@ -211,6 +209,9 @@ async fn send(
     if let Some((name, value)) = secret {
         request.headers_mut().insert(name.clone(), value.clone());
     }
+    if let Some(trace) = &story.trace {
+        trace.write(story.next_attempt(), request.headers_mut());
+    }
     if let Some(key) = exchange.made_key {
         key.put(request.headers_mut());
     }
@@ -223,10 +224,10 @@ fn note_attempt(
     teller: &mut Teller,
     result: &Result<Response<ResponseBody>, SendError>,
     outcome: &Outcome,
-    took: Duration,
+    (sent_after, took): (Duration, Duration),
     waited: Waits,
 ) {
-    let n = u8::try_from(teller.story.attempts.len() + 1).unwrap_or(u8::MAX);
+    let n = teller.story.next_attempt();
     teller.story.notes.sending = false;
     teller.story.attempts.push(AttemptStory {
         n,
@@ -234,6 +235,7 @@ fn note_attempt(
         class: outcome.class,
         sent: outcome.sent,
         error: result.as_ref().err().map(|error| names::attempt_error(error.kind)),
+        sent_after,
         took,
         hint: outcome.reading.hint.clone(),
         waited,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::directives::Directives;
 use super::made_key::MadeKey;
@@ -21,6 +21,7 @@ use crate::policy::outcome::{Safety, Waits};
 use crate::policy::retry::{Replay as CanRepeat, RetryMode};
 use crate::policy::time::{MonoTime, TimeAnchor};
 use crate::telemetry::story::{Decision, Ending, RequestId, Story};
+use crate::telemetry::trace::Trace;
 use crate::transport::{BodyFault, Replay, ReplayState};
 
 /// Fields that identify a caller to an upstream; quotas and cooldowns belong to the first of them
@@ -220,9 +221,18 @@ pub(super) struct Teller {
 
 impl Teller {
     /// Boxed, since it goes through many hands.
-    pub(super) fn begin(gateway: &Arc<Gateway>, method: http::Method, path: &str) -> Box<Self> {
+    pub(super) fn begin(
+        gateway: &Arc<Gateway>,
+        method: http::Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Box<Self> {
         let anchor = gateway.common.clock.anchor();
         let wall = anchor.wall;
+        let trace = match &gateway.tracer {
+            Some(tracer) => Some(tracer.begin(headers)),
+            None => Trace::seen(headers),
+        };
         Box::new(Self {
             story: Story {
                 id: RequestId::new(wall, crate::gateway::Common::chance()),
@@ -234,6 +244,7 @@ impl Teller {
                 keys: Vec::new(),
                 flow: None,
                 run: None,
+                trace,
                 attempts: Vec::new(),
                 waited: Waits::default(),
                 decision: Decision::Pass,
@@ -295,6 +306,10 @@ impl Teller {
             None => common.metrics.unrouted(&self.story),
         }
         self.gateway.access.exchange(&self.story);
+        if let Some(tracer) = &self.gateway.tracer {
+            let upstream = self.upstream.as_ref().map(|upstream| &upstream.config);
+            tracer.tell(&self.story, upstream);
+        }
         common.ledger.tell(&mut self.story);
     }
 }

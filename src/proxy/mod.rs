@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use pin_project_lite::pin_project;
@@ -104,13 +104,14 @@ async fn handle(
     let request = match intake {
         Intake::Request(request) => request,
         Intake::Refused(violation) => {
-            let teller = Teller::begin(&gateway, Method::GET, "");
+            let teller = Teller::begin(&gateway, Method::GET, "", &HeaderMap::new());
             return refuse(teller, violation.into(), None, &connection).await;
         }
     };
     let (mut parts, incoming) = request.into_parts();
     let downstream = parts.extensions.remove::<OnUpgrade>();
-    let mut teller = Teller::begin(&gateway, parts.method.clone(), parts.uri.path());
+    let (path, headers) = (parts.uri.path(), &parts.headers);
+    let mut teller = Teller::begin(&gateway, parts.method.clone(), path, headers);
     let expects_continue = parts.headers.contains_key(EXPECT);
 
     let (prepared, body) = match prepare(&gateway, &parts, &connection, &mut teller) {
@@ -151,10 +152,7 @@ async fn handle(
             relay_down(relay, upgrade, downstream, &exchange, teller, &connection).await
         }
         Err(rejection) => {
-            let ledger = &gateway.common.ledger;
-            if ledger.is_behind() {
-                Box::pin(ledger.kept()).await;
-            }
+            gateway.common.ledger.kept().await;
             // Where the body's framing was broken, the gate knows what was wrong with it.
             let rejection = connection.violation().map_or(rejection, Rejection::from);
             let unread = !expects_continue || body.bytes_seen() > 0;

@@ -19,6 +19,9 @@ mod control;
 
 mod memory;
 
+#[cfg(feature = "otlp")]
+mod traces;
+
 pub use self::control::{Control, WATCH_INTERVAL};
 
 use crate::admin;
@@ -51,7 +54,7 @@ pub struct Sidecar {
     running: Running,
     admin: SocketAddr,
     metrics: Option<SocketAddr>,
-    /// Admin and metrics listeners.
+    /// Admin and metrics listeners, and the export of traces.
     tasks: JoinSet<()>,
     store: Store,
     /// True once those should end.
@@ -111,6 +114,10 @@ impl Sidecar {
 
         let live: Live = Arc::new(ArcSwap::from_pointee(gateway));
         store.watch(memory::snapshot(live.clone()));
+        let (ending, _) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        #[cfg(feature = "otlp")]
+        tasks.spawn(traces::run(live.clone(), ending.subscribe()));
         let running = bound.start(&Proxy::new(live.clone()))?;
         let is_loopback = settings.admin.listen.ip().is_loopback();
         let guard = Arc::new(Access::new(settings.admin.token.clone(), is_loopback));
@@ -131,8 +138,6 @@ impl Sidecar {
         }));
         let admin_address = admin.local_addr()?;
         let metrics_address = read_only.as_ref().map(TcpListener::local_addr).transpose()?;
-        let (ending, _) = watch::channel(false);
-        let mut tasks = JoinSet::new();
         let backend: Arc<dyn Backend> = control.clone();
         serve_admin(&mut tasks, admin, admin::router(backend.clone(), guard), &ending);
         if let Some(listener) = read_only {

@@ -173,16 +173,16 @@ impl Ledger {
     pub async fn kept(&self) {
         let told = self.0.urgent_told.load(Ordering::Acquire);
         if *self.0.urgent_written.borrow() < told {
-            let mut written = self.0.urgent_written.subscribe();
-            let all = written.wait_for(|written| *written >= told);
-            // Too slow, or the writer has ended: traffic goes on.
-            let _ = tokio::time::timeout(KEPT_WITHIN, all).await;
+            // Boxed, so that exchanges that learned nothing do not carry what this needs.
+            Box::pin(self.written(told)).await;
         }
     }
 
-    /// Whether something that an upstream said is not on disk yet.
-    pub fn is_behind(&self) -> bool {
-        self.0.urgent_told.load(Ordering::Acquire) > *self.0.urgent_written.borrow()
+    async fn written(&self, told: u64) {
+        let mut written = self.0.urgent_written.subscribe();
+        let all = written.wait_for(|written| *written >= told);
+        // Too slow, or the writer has ended: traffic goes on.
+        let _ = tokio::time::timeout(KEPT_WITHIN, all).await;
     }
 
     /// Asks the writer, which first writes what was told before.

@@ -71,7 +71,7 @@ fn text(fields: &Value) -> String {
 }
 
 /// Most interesting first.
-const TEXT_ORDER: [&str; 18] = [
+const TEXT_ORDER: [&str; 19] = [
     "time",
     "status",
     "outcome",
@@ -87,6 +87,7 @@ const TEXT_ORDER: [&str; 18] = [
     "keys",
     "flow",
     "run",
+    "trace_id",
     "bytes_up",
     "bytes_down",
     "id",
@@ -120,6 +121,9 @@ struct Line<'a> {
     flow: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<&'a str>,
+    /// By which it is found among the spans, its caller's among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     bytes_up: u64,
     bytes_down: u64,
     duration_ms: u64,
@@ -162,6 +166,7 @@ impl<'a> Line<'a> {
             keys: story.keys.iter().map(AsRef::as_ref).collect(),
             flow: story.flow.as_deref(),
             run: story.run.as_deref(),
+            trace_id: story.trace.map(|trace| trace.id.to_string()),
             bytes_up: story.bytes_up,
             bytes_down: story.bytes_down,
             duration_ms: ms(story.took),

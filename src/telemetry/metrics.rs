@@ -42,6 +42,10 @@ pub struct Metrics {
     pub accept_errors: IntCounter,
     /// Log lines that were dropped.
     pub log_lines_dropped: IntCounter,
+    /// Exchanges whose spans a collector took.
+    pub traces_exported: IntCounter,
+    /// Exchanges whose spans were lost.
+    pub traces_dropped: IntCounter,
     /// Ledger and state.
     pub store: StoreMetrics,
 }
@@ -59,7 +63,12 @@ impl Metrics {
         gauges(&mut collectors, &names::BUILD_INFO)
             .with_label_values(&[version, revision, "rustls-ring"])
             .set(1.0);
+        let traces = counters(&mut collectors, &names::TRACES);
+        let [traces_exported, traces_dropped] =
+            names::TRACE_RESULTS.map(|result| traces.with_label_values(&[result]));
         Self {
+            traces_exported,
+            traces_dropped,
             unrouted: RequestCounter::new(&families, names::UNROUTED.into(), names::NONE.into()),
             upstreams: Mutex::default(),
             panics: counter(&mut collectors, &names::PANICS),

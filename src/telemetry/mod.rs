@@ -27,5 +27,7 @@ pub mod log;
 
 pub mod access;
 
+pub mod trace;
+
 #[cfg(test)]
 mod tests;

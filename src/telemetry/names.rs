@@ -156,6 +156,8 @@ catalogue! {
         "The state file and its write-ahead log.";
     LEDGER_RECORDS = "forbear_ledger_records_total", Counter, ["record", "result"],
         "Exchanges and events by whether the ledger keeps them, only counts them, or lost them.";
+    TRACES = "forbear_traces_total", Counter, ["result"],
+        "Exchanges with a recorded trace, by whether the collector took their spans.";
     LABEL_OVERFLOW = "forbear_metrics_label_overflow_total", Counter, ["label"],
         "Increments that went to a folded series because the label had too many values.";
 }
@@ -219,6 +221,8 @@ pub const STORE_RESULTS: [&str; 2] = ["ok", "failed"];
 pub const LEDGER_RECORD: [&str; 2] = ["exchange", "event"];
 /// Label `result` of the ledger's records.
 pub const LEDGER_RESULTS: [&str; 3] = ["kept", "sampled", "dropped"];
+/// Label `result` of traces.
+pub const TRACE_RESULTS: [&str; 2] = ["exported", "dropped"];
 /// Label `state` of breakers, in the order of [`crate::telemetry::view::BreakerState`].
 pub const BREAKER_STATES: [&str; 5] = ["closed", "open", "half_open", "forced_open", "disabled"];
 /// Label `error` of attempts.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::trace::Trace;
 use crate::policy::outcome::{Class, Hint, Sent, WaitKind, Waits};
 use crate::policy::time::WallTime;
 
@@ -28,6 +29,8 @@ pub struct Story {
     pub flow: Option<Arc<str>>,
     /// `Forbear-Run`.
     pub run: Option<Arc<str>>,
+    /// Its place in a distributed trace; `None` where nobody told of one and none was begun.
+    pub trace: Option<Trace>,
     /// In the order in which they were sent.
     pub attempts: Vec<AttemptStory>,
     /// Deliberate waits.
@@ -67,6 +70,11 @@ pub struct Notes {
 }
 
 impl Story {
+    /// Number of the attempt that comes after those that are told.
+    pub fn next_attempt(&self) -> u8 {
+        u8::try_from(self.attempts.len() + 1).unwrap_or(u8::MAX)
+    }
+
     /// Moves the story out; what stays behind has the same numbers and no texts.
     pub fn take(&mut self) -> Self {
         Self {
@@ -150,6 +158,8 @@ pub struct AttemptStory {
     pub sent: Sent,
     /// Token of the transport's failure, as in `forbear_upstream_attempt_errors_total`.
     pub error: Option<&'static str>,
+    /// From the exchange's head until it was let go.
+    pub sent_after: Duration,
     /// To the response head, or to the failure.
     pub took: Duration,
     /// "Not before", if the answer said so.

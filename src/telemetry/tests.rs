@@ -104,6 +104,7 @@ fn answered(n: u8, status: u16, class: Class, took: u64) -> AttemptStory {
         class,
         sent: Sent::Answered,
         error: None,
+        sent_after: Duration::ZERO,
         took: ms(took),
         hint: None,
         waited: Waits::default(),
@@ -111,7 +112,7 @@ fn answered(n: u8, status: u16, class: Class, took: u64) -> AttemptStory {
 }
 
 /// Throttled, told to wait four seconds, then answered.
-fn recovered() -> Story {
+pub(super) fn recovered() -> Story {
     let mut waited = Waits::default();
     waited.charge(WaitKind::Cooldown, ms(4010));
     waited.charge(WaitKind::Queue, ms(12));
@@ -133,6 +134,7 @@ fn recovered() -> Story {
         keys: vec!["ingestion".into()],
         flow: Some("nightly".into()),
         run: None,
+        trace: None,
         attempts: vec![throttled, answered(2, 200, Class::Ok, 230)],
         waited,
         decision: Decision::Retried,
@@ -184,6 +186,7 @@ fn settings(upstreams: Vec<UpstreamConfig>) -> Settings {
             ledger_successes_per_second: 1,
         },
         log: LOG,
+        tracing: None,
         limits: LimitSettings {
             in_flight_max: 1,
             queue_max: 1,

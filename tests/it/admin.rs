@@ -116,7 +116,7 @@ async fn promtool_finds_nothing_to_say() {
 }
 
 /// Families that a healthy run of this kind does not move, and why.
-const STILL: [(&str, &str); 11] = [
+const STILL: [(&str, &str); 12] = [
     ("forbear_accept_errors_total", "file descriptors suffice"),
     ("forbear_log_lines_dropped_total", "the log keeps up"),
     ("forbear_panics_total", "each one is a bug"),
@@ -124,6 +124,7 @@ const STILL: [(&str, &str); 11] = [
     ("forbear_store_fallback_active", "memory is where its state is meant to be"),
     ("forbear_store_size_bytes", "so there is no file"),
     ("forbear_draining", "nobody asked it to end"),
+    ("forbear_traces_total", "no collector is configured"),
     ("forbear_concurrency_in_use", "everything has been given back"),
     ("forbear_concurrency_waiting", "nobody waits any more"),
     ("forbear_requests_in_flight", "everything has ended"),
@@ -172,6 +173,8 @@ async fn label_sets_that_the_configuration_knows_are_there_before_the_first_requ
         r#"forbear_concurrency_rejections_total{key="tenant:*",reason="timeout"}"#,
         r#"forbear_requests_recovered_total{upstream="api",by="retry"}"#,
         r#"forbear_config_reloads_total{result="refused"}"#,
+        r#"forbear_traces_total{result="exported"}"#,
+        r#"forbear_traces_total{result="dropped"}"#,
         "forbear_panics_total",
     ] {
         assert_eq!(series_of(&series, full), Some(0.0), "{full}");

@@ -92,6 +92,9 @@ mod ledger;
 mod reload;
 /// A command behind forbear.
 mod run_command;
+/// Spans, and the collector that they go to.
+#[cfg(feature = "otlp")]
+mod traces;
 
 // The house.
 

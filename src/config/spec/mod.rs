@@ -75,6 +75,11 @@ pub(super) const ROOT: &[Setting] = &[
     ),
     Setting::new("state", Kind::Table(process::STATE), "What outlives the process."),
     Setting::new("log", Kind::Table(process::LOG), "What is logged, and how."),
+    Setting::new(
+        "tracing",
+        Kind::Table(process::TRACING),
+        "Sends finished exchanges as spans to an OpenTelemetry collector; off without the table.",
+    ),
     Setting::new("limits", Kind::Table(process::LIMITS), "Limits of the whole process."),
     Setting::new(
         "keys",

@@ -1,6 +1,6 @@
 //! Settings of the process: listeners, state, log, limits and keys.
 
-use super::super::kind::Kind;
+use super::super::kind::{Kind, NameRule};
 use super::{SPAN, SPAN_OR_ZERO, Setting, at_least_one, count, limit};
 
 pub(super) const PROXY: &[Setting] = &[
@@ -52,14 +52,15 @@ pub(super) const ADMIN: &[Setting] = &[
     ),
 ];
 
-const SECRET: &[Setting] = &[
-    Setting::new(
-        "file",
-        Kind::Text,
-        "The file that holds the secret, from the folder of this configuration.",
-    ),
-    Setting::new("env", Kind::Text, "The environment variable that holds the secret."),
-];
+const SECRET: &[Setting] = &[SECRET_FILE, SECRET_ENV];
+
+const SECRET_FILE: Setting = Setting::new(
+    "file",
+    Kind::Text,
+    "The file that holds the secret, from the folder of this configuration.",
+);
+const SECRET_ENV: Setting =
+    Setting::new("env", Kind::Text, "The environment variable that holds the secret.");
 
 pub(super) const METRICS: &[Setting] = &[Setting::new(
     "listen",
@@ -117,6 +118,38 @@ pub(super) const LOG: &[Setting] = &[
         "Which exchanges get a line.",
     )
     .or("all"),
+];
+
+pub(super) const TRACING: &[Setting] = &[
+    Setting::new(
+        "endpoint",
+        Kind::Url,
+        "Base address of an OTLP/HTTP collector; before the default comes OTEL_EXPORTER_OTLP_ENDPOINT.",
+    )
+    .or("http://127.0.0.1:4318"),
+    Setting::new(
+        "service_name",
+        Kind::Text,
+        "What the spans say they come from; before the default comes OTEL_SERVICE_NAME.",
+    )
+    .or("forbear"),
+    Setting::new(
+        "sample",
+        Kind::Share { zero: true, off: false },
+        "Share of traces begun here that are recorded; a caller's traceparent decides by itself.",
+    )
+    .or("1.0"),
+    Setting::new(
+        "headers",
+        Kind::Named(NameRule::Plain, TRACING_HEADER),
+        "Fields with a secret that are put on every export, by their names in lower case.",
+    ),
+];
+
+const TRACING_HEADER: &[Setting] = &[
+    Setting::new("prefix", Kind::Prefix, "Stands before the secret, as \"Bearer \" does.").or(""),
+    SECRET_FILE,
+    SECRET_ENV,
 ];
 
 pub(super) const LIMITS: &[Setting] = &[

@@ -105,7 +105,7 @@ fn every_declared_setting_stands_in_the_reference() {
 #[test]
 fn every_default_in_the_reference_is_the_one_in_force() {
     // Settings whose default is worth an example beside it.
-    let examples = ["upstreams.*.credential.prefix"];
+    let examples = ["upstreams.*.credential.prefix", "tracing.headers.*.prefix"];
     let mut compared = 0;
     for (path, value) in reference_values() {
         let setting = setting_at(&path);
@@ -171,7 +171,8 @@ fn everything_in_force_is_listed_with_its_origin() {
         .join("\n");
     let text = text
         .replace("\"FORBEAR_ADMIN_TOKEN\"", "\"TOKEN\"")
-        .replace("\"GITHUB_TOKEN\"", "\"TOKEN\"");
+        .replace("\"GITHUB_TOKEN\"", "\"TOKEN\"")
+        .replace("\"COLLECTOR_TOKEN\"", "\"TOKEN\"");
     let shared = text.find("[state.shared]").unwrap()..text.find("[log]").unwrap();
     let mut text = text;
     text.replace_range(shared, "");
@@ -185,6 +186,7 @@ fn everything_in_force_is_listed_with_its_origin() {
                 .replace("keys.ingestion", "keys.*")
                 .replace("keys.\"tenant:*\"", "keys.*");
             path.replace(".github.", ".*.")
+                .replace("headers.authorization.", "headers.*.")
                 .replace("quotas.core.", "quotas.*.")
                 .replace("routes.search.", "routes.*.")
         })
@@ -196,6 +198,7 @@ fn everything_in_force_is_listed_with_its_origin() {
         "upstreams.*.c",
         "upstreams.*.credential.file",
         "admin.token.file",
+        "tracing.headers.*.file",
     ];
     for path in declared() {
         let excused =

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Mutex;
 
 use super::super::access::AccessLogger;
+use super::super::trace::Trace;
 use super::super::writer::LogWriter;
 use super::*;
 
@@ -48,6 +49,21 @@ fn one_json_line_answers_why_an_exchange_took_so_long() {
             "\n"
         )
     );
+}
+
+#[test]
+fn a_line_carries_the_ids_by_which_an_exchange_is_found_elsewhere() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut story = recovered();
+    let mut headers = http::HeaderMap::new();
+    let caller = format!("00-{TRACE}-00f067aa0ba902b7-00");
+    headers.insert("traceparent", caller.parse().unwrap());
+    story.trace = Trace::seen(&headers);
+    story.run = Some("nightly-7".into());
+    let json = access(LOG, std::slice::from_ref(&story));
+    assert!(json.contains(&format!(r#""run":"nightly-7","trace_id":"{TRACE}""#)), "{json}");
+    let text = access(LogSettings { format: LogFormat::Text, ..LOG }, &[story]);
+    assert!(text.contains(&format!(" run=nightly-7 trace_id={TRACE} ")), "{text}");
 }
 
 #[test]

@@ -97,7 +97,14 @@ async fn connections_over_the_bound_wait_and_the_log_says_which_setting_holds_th
     }
     let mut admin = forbear.admin().await;
     assert_eq!(admin.metric("forbear_listener_connections").await, 8);
-    assert!(forbear.has_said("proxy.connections_max"), "somebody has to know why it waits");
+    // The log is written by a thread of its own.
+    let said = async {
+        while !forbear.has_said("proxy.connections_max") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(10), said).await;
+    assert!(told.is_ok(), "somebody has to know why it waits");
     clients.pop();
     assert_eq!(ninth.response().await.status, 200, "its turn comes when another one leaves");
 }
