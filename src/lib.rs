@@ -21,6 +21,7 @@
 //! | [`serve`] | sockets towards the callers, behind a strict gate |
 //! | [`admin`] | what operators, probes and scrapers ask, and the few things they change |
 //! | [`sidecar`] | one whole forbear: binds everything, starts everything, ends it |
+//! | [`simulate`] | the policy under a virtual clock: what would have happened |
 //! | [`demo`] | a fake API and a job, for `forbear demo` and for the tests |
 //! | [`cli`] | what can be typed, and with which code it ends |
 //!
@@ -83,12 +84,15 @@
 //! [`serve::Exchanges`], which [`proxy`] fills; [`admin`] knows the rest only as
 //! [`admin::backend::Backend`], which [`sidecar`] fills; [`demo`] knows forbear only as
 //! [`demo::Proxy`], which [`cli`] fills. [`telemetry::trace`] keeps what is to become spans until
-//! [`sidecar`] sends it, by [`transport`]. Everybody may know [`config::settings`]. [`store`] is told
-//! through a handle in [`gateway::Common`] and owned by [`sidecar`]. Three loans go
-//! against the arrows: [`gateway`] matches [`proxy::target`] and keeps a [`proxy::head`] prepared
-//! for each upstream, [`serve`] refuses with the codes of [`proxy::reject`], and [`telemetry`] has
-//! a word for each of [`transport::error`]. Only [`gateway::clock`] reads a clock and only
-//! [`config`] the environment; lints hold that.
+//! [`sidecar`] sends it, by [`transport`]. [`simulate`] drives [`policy`] as [`proxy`] does, knows
+//! [`profiles`], [`config`] and the tables of [`store`], and is known by [`cli`] and the tests.
+//! Everybody may know [`config::settings`]. [`store`] is told through a handle in
+//! [`gateway::Common`] and owned by [`sidecar`]. Five loans go against the arrows: [`gateway`]
+//! matches [`proxy::target`] and keeps a [`proxy::head`] prepared for each upstream, [`serve`]
+//! refuses with the codes of [`proxy::reject`], and [`telemetry`] has a word for each of
+//! [`transport::error`]; [`simulate`] finds routes and quotas with [`gateway::route`] and
+//! [`gateway::spending`], and counts by the codes of [`proxy::reject`]. Only [`gateway::clock`]
+//! reads a clock and only [`config`] the environment; lints hold that.
 //!
 //! # Decisions that surprise
 //!
@@ -145,5 +149,7 @@ pub mod admin;
 pub mod sidecar;
 
 pub mod demo;
+
+pub mod simulate;
 
 pub mod cli;

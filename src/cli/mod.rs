@@ -37,6 +37,8 @@ pub mod interpret;
 
 pub mod profile;
 
+pub mod simulate;
+
 /// What a person who made a mistake in typing or in a file gets.
 pub const EXIT_USAGE: u8 = 2;
 
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Demo { exit } => demo::demo(exit),
         Command::Check(args) => check::check(&args.config, args.effective, args.json),
         Command::Schema => check::schema(),
+        Command::Simulate(args) => simulate::simulate(&args),
         Command::Interpret(args) => interpret::interpret(&args),
         Command::Profile { action } => profile::profile(&action),
         Command::Status { watch, json, admin } => {
@@ -158,6 +161,15 @@ Examples:
   forbear query 'SELECT * FROM v_runs'
   forbear query --csv 'SELECT * FROM v_fleet' > fleet.csv")]
     Query(QueryArgs),
+    /// Say what a configuration would have done: to recorded requests, or to a job you describe
+    #[command(after_help = "\
+Examples:
+  forbear simulate -c new.toml --ledger forbear.db --since 24h
+  forbear simulate --limit 100/10s --clients 32 --requests 1000 --outage 20s..40s
+  forbear simulate -c a.toml --against b.toml --profile github --request 'GET /search/code'
+
+Hours pass in a second: nothing is sent, and the same --seed gives the same figures.")]
+    Simulate(Box<simulate::SimulateArgs>),
     /// Say how long a number of requests would take now, and what they would wait for
     #[command(after_help = "\
 Examples:

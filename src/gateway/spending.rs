@@ -17,7 +17,7 @@ pub struct Spending {
 
 impl Spending {
     /// Asks the policy for the ids of the buckets that the profile names.
-    pub(super) fn new(config: &UpstreamConfig, policy: &mut UpstreamPolicy) -> Self {
+    pub fn new(config: &UpstreamConfig, policy: &mut UpstreamPolicy) -> Self {
         let buckets = config.buckets.iter().filter_map(|(matcher, name)| {
             Some((Pattern::new(matcher), policy.bucket_named(name)?))
         });

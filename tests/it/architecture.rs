@@ -173,10 +173,26 @@ fn policy_knows_http_only_where_responses_are_read() {
 
 #[test]
 fn policy_knows_nobody() {
-    let others = ["config", "gateway", "proxy", "serve", "admin", "sidecar", "cli", "transport"];
+    let others =
+        ["config", "gateway", "proxy", "serve", "admin", "sidecar", "cli", "transport", "simulate"];
     let paths: Vec<_> = others.iter().map(|module| format!("crate::{module}")).collect();
     let words: Vec<_> = paths.iter().map(String::as_str).collect();
     assert_none(&offences(&words, "policy knows nobody", in_folder("policy")));
+}
+
+#[test]
+fn simulate_decides_nothing_and_sends_nothing() {
+    let words = [
+        "tokio",
+        "std::net",
+        "crate::transport",
+        "crate::serve",
+        "crate::admin",
+        "crate::sidecar",
+        "crate::cli",
+    ];
+    let rule = "simulate drives the policy under a virtual clock, without runtime or sockets";
+    assert_none(&offences(&words, rule, in_folder("simulate")));
 }
 
 #[test]

@@ -67,6 +67,8 @@ mod http2;
 mod reuse;
 /// Many of everything, and the bounds.
 mod scale;
+/// What would have happened, against what did.
+mod simulate;
 /// Where a request goes, and that nothing in it chooses an address.
 mod targets;
 /// Upstreams behind TLS.

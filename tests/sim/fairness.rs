@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
-use forbear::policy::line::{Band, CredentialId, FlowId};
-use forbear::policy::outcome::Safety;
-use forbear::policy::retry::Replay;
+use forbear::policy::line::{Band, FlowId};
 use forbear::policy::settings::KeySettings;
 use forbear::policy::time::MonoTime;
+use forbear::simulate::model::{Hints, Limiter, Model};
+use forbear::simulate::world::{Client, Request};
 
 use crate::history::{limits, route, upstream};
-use crate::model::{Hints, Limiter, Model};
-use crate::world::{Client, Turn, World};
+use crate::properties::check_end;
+use crate::world::{Turn, World, add_upstream, new};
 
 const LATENCY: Duration = Duration::from_millis(100);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -21,32 +21,18 @@ const SEEDS: std::ops::Range<u64> = 1..5;
 fn world(seed: u64, queue_max: u32) -> World {
     let mut limits = limits();
     limits.queue_max = queue_max;
-    let mut world = World::new(seed, limits);
-    world.strict = false;
+    let mut world = new(seed, &limits);
+    world.watch.strict = false;
     let mut cfg = upstream();
     (cfg.in_flight_max, cfg.queue_max) = (8, queue_max);
-    world.add_upstream(cfg, Model::new(Limiter::Open, Hints::None, LATENCY));
+    add_upstream(&mut world, cfg, Model::new(Limiter::Open, Hints::None, LATENCY));
     world
 }
 
 /// Somebody who always has one request under way.
 fn client(flow: u64, band: Band) -> Client {
-    Client {
-        up: 0,
-        route: 0,
-        credential: CredentialId(7),
-        safety: Safety::Safe,
-        keys: Vec::new(),
-        flow: FlowId(flow),
-        band,
-        cost: 1,
-        replay: Replay::Ready,
-        wait_max: HOUR,
-        patience: None,
-        think: Duration::from_millis(1),
-        requests: u32::MAX,
-        leaves: 0,
-    }
+    let request = Request { flow: FlowId(flow), band, ..Request::new(0, HOUR) };
+    Client { request, think: Duration::from_millis(1), requests: u32::MAX }
 }
 
 fn add(world: &mut World, count: usize, client: &Client) {
@@ -59,7 +45,7 @@ fn add(world: &mut World, count: usize, client: &Client) {
 fn turns(world: &World, flow: u64) -> Vec<Turn> {
     let from = MonoTime::ZERO + Duration::from_secs(10);
     let of_flow = |turn: &&Turn| turn.flow == FlowId(flow) && turn.at > from;
-    world.ups[0].seen.turns.iter().filter(of_flow).copied().collect()
+    world.watch.seen[0].turns.iter().filter(of_flow).copied().collect()
 }
 
 /// 1 where all have the same, 1/n where one has all.
@@ -95,7 +81,9 @@ fn flows_with_backlog_get_equal_shares_however_many_clients_they_have() {
 #[test]
 fn what_a_turn_costs_is_paid_by_its_flow() {
     let mut world = world(1, 4000);
-    add(&mut world, 32, &Client { cost: 5, ..client(1, Band::Default) });
+    let mut dear = client(1, Band::Default);
+    dear.request.cost = 5;
+    add(&mut world, 32, &dear);
     add(&mut world, 32, &client(2, Band::Default));
     world.run_for(Duration::from_secs(70));
     let ratio = turns(&world, 2).len() as f64 / turns(&world, 1).len() as f64;
@@ -141,7 +129,7 @@ fn a_backfill_leaves_an_interactive_run_its_share_of_a_quota() {
         world.run_for(Duration::from_secs(11));
         add(&mut world, backfill, &Client { requests: 1, ..client(9, Band::Backfill) });
         world.run_for(Duration::from_secs(120));
-        (waits(&turns(&world, 2)), turns(&world, 9).len(), world.ups[0].seen.refused)
+        (waits(&turns(&world, 2)), turns(&world, 9).len(), world.watch.seen[0].refused)
     };
     let (alone, beside) = (run(0), run(10_000));
     println!("waits of {:.3?} s alone, {:.3?} s beside a backfill", alone.0, beside.0);
@@ -188,7 +176,9 @@ fn a_slow_route_keeps_its_bands_beside_a_busy_one() {
         it.cfg.routes[1].in_flight_max = Some(1);
         it.ids = it.policy.configure(&it.cfg);
         for (flow, band) in [(1, Band::Default), (2, Band::Low)] {
-            add(&mut world, 16, &Client { route: 1, ..client(flow, band) });
+            let mut slow = client(flow, band);
+            slow.request.route = 1;
+            add(&mut world, 16, &slow);
         }
         for flow in [3, 4] {
             add(&mut world, busy, &client(flow, Band::Default));
@@ -205,17 +195,18 @@ fn a_slow_route_keeps_its_bands_beside_a_busy_one() {
 fn who_was_held_back_elsewhere_has_no_credit_for_it() {
     let mut world = world(1, 4000);
     add(&mut world, 64, &client(1, Band::Default));
-    let keys = vec!["tenant".to_owned()];
+    let mut held = client(2, Band::Default);
+    held.request.keys = ["tenant".to_owned()].into();
     let key = |in_flight_max| {
         vec![KeySettings { pattern: "tenant".into(), in_flight_max, ordered: false }]
     };
-    world.limit_settings.keys = key(1);
-    world.limits.configure(&world.limit_settings);
-    add(&mut world, 64, &Client { keys, ..client(2, Band::Default) });
+    world.watch.limit_settings.keys = key(1);
+    world.limits.configure(&world.watch.limit_settings);
+    add(&mut world, 64, &held);
     world.run_for(Duration::from_secs(100));
     let before = [1, 2].map(|flow| turns(&world, flow).len());
-    world.limit_settings.keys = key(100);
-    world.limits.configure(&world.limit_settings);
+    world.watch.limit_settings.keys = key(100);
+    world.limits.configure(&world.watch.limit_settings);
     world.run_for(Duration::from_secs(20));
     let after = [1, 2].map(|flow| turns(&world, flow).len());
     let shares = [after[0] - before[0], after[1] - before[1]];
@@ -257,10 +248,10 @@ fn a_full_line_drops_the_newest_of_the_longest_flow_in_the_lowest_band() {
         })
     };
     let before = waiting(&world);
-    assert_eq!((world.ups[0].policy.queued(), world.refusals), (20, 0));
+    assert_eq!((world.ups[0].policy.queued(), world.watch.refusals), (20, 0));
     add(&mut world, 1, &once(4, Band::Backfill));
     world.run_for(Duration::ZERO);
-    assert_eq!((waiting(&world), world.refusals), (before.clone(), 1), "the arrival itself");
+    assert_eq!((waiting(&world), world.watch.refusals), (before.clone(), 1), "the arrival itself");
     add(&mut world, 6, &once(1, Band::Default));
     world.run_for(Duration::ZERO);
     let after = waiting(&world);
@@ -268,9 +259,9 @@ fn a_full_line_drops_the_newest_of_the_longest_flow_in_the_lowest_band() {
     assert_eq!([after[2].len(), after[3].len()], [4, 4]);
     assert_eq!(after.each_ref().map(Vec::len)[..2], [14, 6]);
     assert!(before[3].starts_with(&after[3]), "the newest left");
-    assert_eq!(world.refusals, 7);
+    assert_eq!(world.watch.refusals, 7);
     world.run_for(HOUR);
-    world.check_end();
+    check_end(&mut world);
 }
 
 #[test]
@@ -279,18 +270,20 @@ fn a_key_in_strict_order_keeps_it_across_upstreams_and_repeats() {
         let mut world = world(seed, 4000);
         let mut model = Model::new(Limiter::Open, Hints::None, LATENCY);
         model.odd_failure = 4;
-        world.add_upstream(upstream(), model);
-        world.limit_settings.keys =
+        add_upstream(&mut world, upstream(), model);
+        world.watch.limit_settings.keys =
             vec![KeySettings { pattern: "ledger".into(), in_flight_max: 1, ordered: true }];
-        world.limits.configure(&world.limit_settings);
+        world.limits.configure(&world.watch.limit_settings);
         world.job = 200;
         for up in [0, 1] {
-            let keys = vec!["ledger".to_owned()];
-            let flow = up as u64;
-            add(&mut world, 8, &Client { up, keys, ..client(flow, Band::ALL[up]) });
+            let mut client = client(up as u64, Band::ALL[up]);
+            client.request.up = up;
+            client.request.keys = ["ledger".to_owned()].into();
+            add(&mut world, 8, &client);
         }
         world.run();
-        let mut turns: Vec<Turn> = world.ups.iter().flat_map(|up| up.seen.turns.clone()).collect();
+        let mut turns: Vec<Turn> =
+            world.watch.seen.iter().flat_map(|seen| seen.turns.clone()).collect();
         turns.sort_by_key(|turn| turn.at);
         let repeats = turns.len() - 200;
         println!("seed {seed}: {repeats} repeats");

@@ -13,10 +13,15 @@ use forbear::policy::settings::{
 };
 use forbear::policy::time::MonoTime;
 
-use crate::model::{Hints, Limiter, Model, Outage, between};
-use crate::world::{Client, Cruelty, World};
+use forbear::simulate::model::{Hints, Limiter, Model, Outage, between};
+use forbear::simulate::world::{Client, Request};
+
+use crate::world::{Cruelty, World, add_cruelty, add_upstream, new};
 
 const ROUTES: [&str; 3] = ["default", "search", "write"];
+
+/// What requests get that are let through.
+const STATUSES: [u16; 6] = [200, 200, 200, 200, 204, 404];
 
 /// The defaults of the product.
 pub fn breaker() -> BreakerSettings {
@@ -82,16 +87,16 @@ pub fn limits() -> LimitSettings {
 /// A random history.
 pub fn world(seed: u64) -> World {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
-    let mut world = World::new(seed, random_limits(&mut rng));
+    let mut world = new(seed, &random_limits(&mut rng));
     if rng.u8(0..5) == 0 {
         // Then a grant may lie about, and a moment of rest proves nothing.
-        (world.sluggish, world.strict) = (true, false);
+        (world.watch.sluggish, world.watch.strict) = (true, false);
     }
     let ups = rng.usize(1..4);
     for _ in 0..ups {
         let cfg = random_upstream(&mut rng);
         let model = random_model(&mut rng);
-        world.add_upstream(cfg, model);
+        add_upstream(&mut world, cfg, model);
     }
     for _ in 0..rng.usize(1..24) {
         let client = random_client(&mut rng, ups);
@@ -100,11 +105,11 @@ pub fn world(seed: u64) -> World {
     }
     for _ in 0..rng.usize(0..5) {
         let cruelty = random_cruelty(&mut rng, ups);
-        world.add_cruelty(cruelty, Duration::from_secs(60).mul_f64(rng.f64()));
+        add_cruelty(&mut world, cruelty, Duration::from_secs(60).mul_f64(rng.f64()));
     }
     if rng.u8(0..20) == 0 {
         let last = Cruelty::Drain(rng.usize(0..ups));
-        world.add_cruelty(last, Duration::from_secs(40));
+        add_cruelty(&mut world, last, Duration::from_secs(40));
     }
     world
 }
@@ -174,6 +179,7 @@ fn random_model(rng: &mut fastrand::Rng) -> Model {
     if rng.bool() {
         model.body = (Duration::ZERO, Duration::from_secs(rng.u64(0..10)));
     }
+    model.statuses = STATUSES.to_vec();
     model.odd_failure = [0, 0, 30, 8][rng.usize(0..4)];
     for _ in 0..rng.usize(0..3) {
         let from = MonoTime::ZERO + Duration::from_secs(30).mul_f64(rng.f64());
@@ -197,13 +203,13 @@ fn random_client(rng: &mut fastrand::Rng, ups: usize) -> Client {
         keys.push("ledger".to_owned());
     }
     let patience = (Duration::from_millis(50), Duration::from_secs(40));
-    Client {
+    let request = Request {
         up: rng.usize(0..ups),
         // Clamped to what the upstream has when it asks.
         route: rng.usize(0..3),
         credential: CredentialId(rng.u64(0..3)),
         safety: [Safety::Safe, Safety::Idempotent, Safety::Unsafe][rng.usize(0..3)],
-        keys,
+        keys: keys.into(),
         flow: FlowId(rng.u64(0..4)),
         band: Band::ALL[rng.usize(0..5)],
         cost: [1, 1, 1, 20][rng.usize(0..4)],
@@ -215,10 +221,10 @@ fn random_client(rng: &mut fastrand::Rng, ups: usize) -> Client {
             Duration::from_secs(50),
         ][rng.usize(0..4)],
         patience: (rng.u8(0..3) == 0).then(|| between(patience, rng)),
-        think: Duration::from_millis(rng.u64(0..2_000)),
-        requests: rng.u32(1..40),
         leaves: [0, 0, 10, 2][rng.usize(0..4)],
-    }
+        ..Request::new(0, Duration::ZERO)
+    };
+    Client { request, think: Duration::from_millis(rng.u64(0..2_000)), requests: rng.u32(1..40) }
 }
 
 fn random_cruelty(rng: &mut fastrand::Rng, ups: usize) -> Cruelty {

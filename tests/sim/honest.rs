@@ -7,42 +7,26 @@
 
 use std::time::Duration;
 
-use forbear::policy::line::{Band, CredentialId, FlowId};
-use forbear::policy::outcome::Safety;
-use forbear::policy::retry::Replay;
 use forbear::policy::settings::{Pacing, QuotaSettings, UpstreamSettings};
 use forbear::policy::time::MonoTime;
+use forbear::simulate::model::{Hints, Limiter, Model};
+use forbear::simulate::world::{Client, Request};
 
 use crate::history::{limits, upstream};
-use crate::model::{Hints, Limiter, Model};
-use crate::world::{Client, World};
+use crate::world::{World, add_upstream, new};
 
 const LATENCY: Duration = Duration::from_millis(50);
 
 fn client() -> Client {
-    Client {
-        up: 0,
-        route: 0,
-        credential: CredentialId(7),
-        safety: Safety::Safe,
-        keys: Vec::new(),
-        flow: FlowId::default(),
-        band: Band::Default,
-        cost: 1,
-        replay: Replay::Ready,
-        wait_max: Duration::from_secs(3600),
-        patience: None,
-        think: Duration::from_millis(1),
-        requests: u32::MAX,
-        leaves: 0,
-    }
+    let request = Request::new(0, Duration::from_secs(3600));
+    Client { request, think: Duration::from_millis(1), requests: u32::MAX }
 }
 
 fn finished(seed: u64, model: Model, clients: u32, job: u32, settings: UpstreamSettings) -> World {
-    let mut world = World::new(seed, limits());
-    world.strict = false;
+    let mut world = new(seed, &limits());
+    world.watch.strict = false;
     world.job = job;
-    world.add_upstream(settings, model);
+    add_upstream(&mut world, settings, model);
     for _ in 0..clients {
         world.add_client(client(), Duration::ZERO);
     }
@@ -102,7 +86,7 @@ fn check(case: &Case, hints: Hints, clients: u32) {
     for seed in 1..4 {
         let model = Model::new(case.limiter.clone(), hints, LATENCY);
         let world = finished(seed, model, clients, case.job, upstream());
-        let seen = &world.ups[0].seen;
+        let seen = &world.watch.seen[0];
         let took = seen.last_good.since(MonoTime::ZERO).as_secs_f64();
         let name = case.name;
         println!(
@@ -151,7 +135,7 @@ fn a_limit_that_only_the_operator_knows_is_kept_and_used_up() {
                 vec![QuotaSettings { name: "known".into(), requests: 100, per, pacing }];
             let model = Model::new(limiter.clone(), Hints::None, LATENCY);
             let world = finished(1, model, 32, job, settings);
-            let seen = &world.ups[0].seen;
+            let seen = &world.watch.seen[0];
             let took = seen.last_good.since(MonoTime::ZERO).as_secs_f64();
             println!("{limiter:?}, {pacing:?}: {:.3} of {optimum} s", took / optimum);
             assert_eq!(seen.refused, 0, "{limiter:?}, {pacing:?}");
@@ -192,7 +176,7 @@ fn a_preflight_says_how_long_it_then_takes() {
             world.add_client(client(), Duration::ZERO);
         }
         world.run();
-        let took = world.ups[0].seen.last_good.since(began).as_secs_f64();
+        let took = world.watch.seen[0].last_good.since(began).as_secs_f64();
         let ratio = told.takes.as_secs_f64() / took;
         println!("{limiter:?}, {hints:?}: told {told:?}, took {took:.2} s: {ratio:.3}");
         assert!((0.9..=1.1).contains(&ratio), "{limiter:?}: {told:?}, took {took:.2} s");

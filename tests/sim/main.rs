@@ -11,11 +11,9 @@
     reason = "a test binary: what is out of bounds shall fail, and a replay is printed"
 )]
 
-mod driver;
 mod fairness;
 mod history;
 mod honest;
-mod model;
 mod promises;
 mod properties;
 mod world;
@@ -35,9 +33,9 @@ fn wish(name: &str) -> Option<u64> {
 
 fn log_of(seed: u64) -> Vec<String> {
     let mut world = history::world(seed);
-    world.log = Some(Vec::new());
+    world.watch.log = Some(Vec::new());
     world.run();
-    world.log.unwrap_or_default()
+    world.watch.log.unwrap_or_default()
 }
 
 #[test]

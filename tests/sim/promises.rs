@@ -4,14 +4,12 @@
 
 use std::time::Duration;
 
-use forbear::policy::line::{Band, CredentialId, FlowId};
-use forbear::policy::outcome::Safety;
-use forbear::policy::retry::Replay;
 use forbear::policy::time::MonoTime;
+use forbear::simulate::model::{Hints, Limiter, Model, Outage};
+use forbear::simulate::world::{Client, Request};
 
 use crate::history::{limits, upstream};
-use crate::model::{Hints, Limiter, Model, Outage};
-use crate::world::{Client, World};
+use crate::world::{World, add_upstream, new};
 
 const JOB: u32 = 400;
 const SEEDS: std::ops::Range<u64> = 1..9;
@@ -45,26 +43,15 @@ pub fn undisturbed(job: u32) -> u32 {
 }
 
 fn finished(seed: u64, model: Model, job: u32) -> World {
-    let mut world = World::new(seed, limits());
-    world.strict = false;
+    let mut world = new(seed, &limits());
+    world.watch.strict = false;
     world.job = job;
-    world.add_upstream(upstream(), model);
+    add_upstream(&mut world, upstream(), model);
     for _ in 0..32 {
         let client = Client {
-            up: 0,
-            route: 0,
-            credential: CredentialId(7),
-            safety: Safety::Safe,
-            keys: Vec::new(),
-            flow: FlowId::default(),
-            band: Band::default(),
-            cost: 1,
-            replay: Replay::Ready,
-            wait_max: Duration::from_secs(50),
-            patience: None,
+            request: Request::new(0, Duration::from_secs(50)),
             think: Duration::from_millis(1),
             requests: u32::MAX,
-            leaves: 0,
         };
         world.add_client(client, Duration::ZERO);
     }
@@ -73,12 +60,12 @@ fn finished(seed: u64, model: Model, job: u32) -> World {
 }
 
 fn figures(world: &World) -> Figures {
-    let seen = &world.ups[0].seen;
+    let seen = &world.watch.seen[0];
     Figures {
         good: seen.good,
         refused: seen.refused,
-        refusals: world.refusals,
-        relayed: world.relayed,
+        refusals: world.watch.refusals,
+        relayed: world.watch.relayed,
         took: seen.last_good.since(MonoTime::ZERO).as_secs_f64(),
         refused_at: seen.refused_at.clone(),
     }

@@ -1,45 +1,24 @@
-//! Virtual time, clients and the driver: what the asynchronous adapter does, without a runtime.
-//!
-//! join → ask; on a wait, an event at its end; on a wake-up, ask again; on go, the model answers
-//! later → settle → relay, and the body ends later; or release, rejoin and ask. After every call
-//! the events are taken and turns at shared limits are given, until none is left.
+//! The simulated world under examination: what is done to it, and what is remembered to judge it.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use forbear::policy::breaker::{CircuitName, Force};
-use forbear::policy::limits::{Limits, UpstreamId};
-use forbear::policy::line::{Band, CredentialId, FlowId, Needs, RouteId, TicketId};
-use forbear::policy::outcome::Safety;
-use forbear::policy::retry::Replay;
+use forbear::policy::line::{CredentialId, FlowId, RouteId};
+use forbear::policy::outcome::{Class, Outcome};
+use forbear::policy::retry::RepeatKind;
 use forbear::policy::settings::{LimitSettings, UpstreamSettings};
 use forbear::policy::time::MonoTime;
-use forbear::policy::upstream::{Context, Event, Permit, Refusal, Sent, Ticket, UpstreamPolicy};
+use forbear::policy::upstream::{Event, Refusal};
+use forbear::simulate::model::Model;
+use forbear::simulate::world::{End, Exchange, Watch, World as Simulated};
 
-use crate::model::{Model, Reply};
+use crate::properties;
 
-/// One who sends requests, one after the other.
-#[derive(Clone, Debug)]
-pub struct Client {
-    pub up: usize,
-    pub route: usize,
-    pub credential: CredentialId,
-    pub safety: Safety,
-    pub keys: Vec<String>,
-    pub flow: FlowId,
-    pub band: Band,
-    pub cost: u32,
-    pub replay: Replay,
-    pub wait_max: Duration,
-    /// From the arrival of each request.
-    pub patience: Option<Duration>,
-    pub think: Duration,
-    /// How many requests, unless the shared job is empty before.
-    pub requests: u32,
-    /// One request in so many is left in the middle; 0 for none.
-    pub leaves: u32,
-}
+pub type World = Simulated<Checks>;
+
+/// Events in one history; more, and it never ends.
+const EVENTS_MAX: u32 = 2_000_000;
 
 /// What somebody does from outside.
 #[derive(Clone, Debug)]
@@ -51,15 +30,6 @@ pub enum Cruelty {
     Jump(Duration),
     WakeEverybody(usize),
     Drain(usize),
-}
-
-pub struct Up {
-    pub policy: UpstreamPolicy,
-    pub cfg: UpstreamSettings,
-    pub ids: Vec<RouteId>,
-    pub model: Model,
-    pub by_ticket: BTreeMap<TicketId, u64>,
-    pub seen: Seen,
 }
 
 /// What is remembered of an upstream to judge the policy by.
@@ -77,7 +47,6 @@ pub struct Seen {
     pub good: u32,
     pub last_good: MonoTime,
     pub refused_at: Vec<MonoTime>,
-    pub sent: u32,
     pub turns: Vec<Turn>,
 }
 
@@ -90,255 +59,206 @@ pub struct Turn {
     pub waited: Duration,
 }
 
-pub struct Exchange {
-    pub client: usize,
-    pub up: usize,
-    pub needs: Needs,
-    pub joined: MonoTime,
-    pub deadline: MonoTime,
-    pub wait_max: Duration,
-    pub ticket: Option<Ticket>,
-    pub state: State,
-    pub waits: Duration,
-    pub attempts: Duration,
+/// What is remembered of an exchange.
+#[derive(Clone, Copy, Default)]
+pub struct Judged {
     pub counted: u32,
     pub used_once: bool,
     pub is_probe: bool,
-    pub processed: u32,
-    pub sends: u32,
-    pub timer: u64,
 }
 
-pub enum State {
-    /// Until when it sleeps unless it is woken.
-    Waiting(MonoTime),
-    Flying(Option<Sent>, Permit, Box<Reply>, MonoTime),
-    Body(Permit),
-}
-
-/// An answer that was acted upon.
-pub enum Said {
-    Go,
-    Wait(MonoTime),
-    Refuse(Refusal),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Due {
-    Arrive(usize),
-    /// The timer with this number, so that an old one is known.
-    Timer(u64, u64),
-    Answer(u64),
-    BodyEnd(u64),
-    Leave(u64),
-    Cruelty(usize),
-}
-
-pub struct World {
+/// Examines every step.
+pub struct Checks {
     pub seed: u64,
-    pub rng: fastrand::Rng,
-    pub now: MonoTime,
-    pub limits: Limits,
     pub limit_settings: LimitSettings,
     pub limits_changed: Option<MonoTime>,
-    pub ups: Vec<Up>,
-    pub clients: Vec<Client>,
+    pub seen: Vec<Seen>,
+    pub judged: BTreeMap<u64, Judged>,
     pub cruelties: Vec<Cruelty>,
-    pub exchanges: BTreeMap<u64, Exchange>,
-    heap: BinaryHeap<Reverse<(MonoTime, u64, Due)>>,
-    serial: u64,
-    pub joined: u64,
-    pub ended: u64,
     pub relayed: u64,
     pub refusals: u64,
+    /// Exchanges whose account was found right.
+    pub accounts: u64,
     /// How far the clock jumped in all: nobody can be on time after that.
     pub jumped: Duration,
-    /// Requests left in the job that all clients share.
-    pub job: u32,
     /// Whether moments of rest are examined.
     pub strict: bool,
     /// Whether woken tasks come late, as on a busy machine.
     pub sluggish: bool,
     pub log: Option<Vec<String>>,
+    events: u32,
 }
 
-impl World {
-    pub fn new(seed: u64, limit_settings: LimitSettings) -> Self {
-        Self {
-            seed,
-            rng: fastrand::Rng::with_seed(seed),
-            now: MonoTime::from_nanos(1),
-            limits: Limits::new(&limit_settings),
-            limit_settings,
-            limits_changed: None,
-            ups: Vec::new(),
-            clients: Vec::new(),
-            cruelties: Vec::new(),
-            exchanges: BTreeMap::new(),
-            heap: BinaryHeap::new(),
-            serial: 0,
-            joined: 0,
-            ended: 0,
-            relayed: 0,
-            refusals: 0,
-            jumped: Duration::ZERO,
-            job: u32::MAX,
-            strict: true,
-            sluggish: false,
-            log: None,
+pub fn new(seed: u64, limit_settings: &LimitSettings) -> World {
+    let checks = Checks {
+        seed,
+        limit_settings: limit_settings.clone(),
+        limits_changed: None,
+        seen: Vec::new(),
+        judged: BTreeMap::new(),
+        cruelties: Vec::new(),
+        relayed: 0,
+        refusals: 0,
+        accounts: 0,
+        jumped: Duration::ZERO,
+        strict: true,
+        sluggish: false,
+        log: None,
+        events: 0,
+    };
+    Simulated::new(seed, limit_settings, checks)
+}
+
+pub fn add_upstream(world: &mut World, cfg: UpstreamSettings, model: Model) {
+    world.add_upstream(cfg, model);
+    world.watch.seen.push(Seen::default());
+}
+
+pub fn add_cruelty(world: &mut World, cruelty: Cruelty, after: Duration) {
+    world.watch.cruelties.push(cruelty);
+    let at = world.now + after;
+    world.plan_other(at, world.watch.cruelties.len() - 1);
+}
+
+/// Fails with what replays it.
+pub fn require(world: &World, holds: bool, what: impl FnOnce() -> String) {
+    if holds {
+        return;
+    }
+    for line in world.watch.log.iter().flatten() {
+        println!("{line}");
+    }
+    panic!(
+        "{}\n  at {:?}; replay: FORBEAR_SIM_SEED={:#x} cargo test --test sim -- --nocapture",
+        what(),
+        world.now.since(MonoTime::ZERO),
+        world.watch.seed
+    );
+}
+
+impl Watch for Checks {
+    fn note(&mut self, at: MonoTime, line: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            let at = at.since(MonoTime::ZERO);
+            log.push(format!("{:>12.6} {}", at.as_secs_f64(), line()));
         }
     }
 
-    pub fn add_upstream(&mut self, cfg: UpstreamSettings, model: Model) {
-        let id = UpstreamId(self.ups.len() as u32);
-        let mut policy = UpstreamPolicy::new(id, &cfg);
-        let ids = policy.configure(&cfg);
-        self.ups.push(Up {
-            policy,
-            cfg,
-            ids,
-            model,
-            by_ticket: BTreeMap::new(),
-            seen: Seen::default(),
-        });
-    }
-
-    pub fn add_client(&mut self, client: Client, from: Duration) {
-        self.clients.push(client);
-        let at = self.now + from;
-        self.plan(at, Due::Arrive(self.clients.len() - 1));
-    }
-
-    pub fn add_cruelty(&mut self, cruelty: Cruelty, after: Duration) {
-        self.cruelties.push(cruelty);
-        let at = self.now + after;
-        self.plan(at, Due::Cruelty(self.cruelties.len() - 1));
-    }
-
-    /// Runs until nothing is left to happen.
-    pub fn run(&mut self) {
-        let mut steps = 0_u32;
-        while let Some(Reverse((at, _, due))) = self.heap.pop() {
-            if at > self.now {
-                if self.strict {
-                    self.check_rest();
-                }
-                self.now = at;
-            }
-            self.happen(due);
-            self.settle_down();
-            steps += 1;
-            self.require(steps < 2_000_000, || "it never ends".into());
-        }
-        self.check_end();
-    }
-
-    /// Runs until so much time has passed; whoever waits then is left where it is.
-    pub fn run_for(&mut self, span: Duration) {
-        let until = self.now + span;
-        while let Some(Reverse((at, _, due))) = self.heap.peek().copied()
-            && at <= until
-        {
-            self.heap.pop();
-            self.now = self.now.max(at);
-            self.happen(due);
-            self.settle_down();
-        }
-    }
-
-    pub fn happen(&mut self, due: Due) {
-        match due {
-            Due::Arrive(client) => self.arrive(client),
-            Due::Timer(id, timer) => {
-                if self.exchanges.get(&id).is_some_and(|ex| ex.timer == timer) {
-                    self.ask(id);
-                }
-            }
-            Due::Answer(id) => self.answer(id),
-            Due::BodyEnd(id) => self.body_ends(id),
-            Due::Leave(id) => self.leave(id),
-            Due::Cruelty(number) => self.be_cruel(number),
-        }
-    }
-
-    fn be_cruel(&mut self, number: usize) {
-        let cruelty = self.cruelties[number].clone();
-        self.note(|| format!("cruelty {cruelty:?}"));
-        let now = self.now;
+    fn happens(world: &mut World, number: usize) {
+        let cruelty = world.watch.cruelties[number].clone();
+        world.note(|| format!("cruelty {cruelty:?}"));
+        let now = world.now;
         match cruelty {
             Cruelty::Limits(settings) => {
-                self.limits.configure(&settings);
-                self.limit_settings = settings;
-                self.limits_changed = Some(now);
+                world.limits.configure(&settings);
+                world.watch.limit_settings = settings;
+                world.watch.limits_changed = Some(now);
             }
             Cruelty::Upstream(up, cfg) => {
-                let it = &mut self.ups[up];
+                let it = &mut world.ups[up];
                 it.ids = it.policy.configure(&cfg);
                 it.cfg = cfg;
-                it.seen.reloaded_at = Some(now);
-                self.with(up, |policy, cx| policy.turn(cx));
+                world.watch.seen[up].reloaded_at = Some(now);
+                world.with(up, |policy, cx| policy.turn(cx));
             }
             Cruelty::Force(up, route, to, lasts) => {
-                self.ups[up].seen.was_forced = true;
-                self.with(up, |policy, cx| {
+                world.watch.seen[up].was_forced = true;
+                world.with(up, |policy, cx| {
                     policy.force(cx, route, to, now + lasts, "a person knows better")
                 });
             }
             Cruelty::ClearCooldowns(up) => {
-                self.with(up, |policy, cx| policy.clear_cooldowns(cx, None));
-                self.ups[up].seen.told.clear();
+                world.with(up, |policy, cx| policy.clear_cooldowns(cx, None));
+                world.watch.seen[up].told.clear();
             }
             Cruelty::Jump(by) => {
-                self.now = self.now + by;
-                self.jumped += by;
+                world.now = world.now + by;
+                world.watch.jumped += by;
             }
-            Cruelty::WakeEverybody(up) => self.ups[up].policy.wake_everybody(),
-            Cruelty::Drain(up) => self.ups[up].policy.drain(),
+            Cruelty::WakeEverybody(up) => world.ups[up].policy.wake_everybody(),
+            Cruelty::Drain(up) => world.ups[up].policy.drain(),
         }
     }
 
-    /// Takes events and gives turns until there are none.
-    pub fn settle_down(&mut self) {
-        for _ in 0..100_000 {
-            let mut woken = Vec::new();
-            for up in 0..self.ups.len() {
-                for event in self.ups[up].policy.take_events() {
-                    self.see_event(up, &event);
-                    if let Event::Wake(ticket) = event {
-                        woken.extend(self.ups[up].by_ticket.get(&ticket).copied());
-                    }
-                }
-            }
-            let turns = self.limits.take_turns();
-            if woken.is_empty() && turns.is_empty() {
-                return;
-            }
-            for id in woken {
-                if self.sluggish && self.rng.bool() {
-                    self.come_late(id);
-                } else {
-                    self.ask(id);
-                }
-            }
-            for up in turns {
-                self.with(up.0 as usize, |policy, cx| policy.turn(cx));
-            }
+    fn moves_on(world: &mut World, _to: MonoTime) {
+        if world.watch.strict {
+            properties::check_rest(world);
         }
-        self.fail("wake-ups and turns never end");
+        world.watch.events += 1;
+        require(world, world.watch.events < EVENTS_MAX, || "it never ends".into());
     }
 
-    fn come_late(&mut self, id: u64) {
-        let at = self.now + Duration::from_micros(self.rng.u64(1..3_000));
-        if let Some(exchange) = self.exchanges.get(&id) {
-            let timer = exchange.timer;
-            self.plan(at, Due::Timer(id, timer));
+    fn goes(world: &mut World, id: u64, waited: Duration) {
+        let exchange = &world.exchanges[&id];
+        let (up, needs) = (exchange.up, exchange.needs.clone());
+        let (now, is_first) = (world.now, exchange.sends == 1);
+        let seen = &mut world.watch.seen[up];
+        if is_first {
+            seen.firsts.push(now);
+        }
+        seen.turns.push(Turn { at: now, exchange: id, flow: needs.flow, waited });
+        properties::check_go(world, id, up, &needs);
+    }
+
+    fn waits(world: &mut World, id: u64, until: MonoTime) {
+        require(world, until > world.now, || format!("{id} waits until the past"));
+    }
+
+    fn answered(world: &mut World, id: u64, outcome: &Outcome, _status: Option<u16>) {
+        let now = world.now;
+        let exchange = &world.exchanges[&id];
+        let key = (exchange.needs.route, exchange.needs.credential);
+        let seen = &mut world.watch.seen[exchange.up];
+        match outcome.class {
+            Class::Throttled | Class::Exhausted => {
+                seen.refused += 1;
+                seen.refused_at.push(now);
+            }
+            Class::Ok | Class::Permanent => {
+                seen.good += 1;
+                seen.last_good = now;
+            }
+            _ => {}
+        }
+        if let Some(hint) = &outcome.reading.hint
+            && matches!(
+                outcome.class,
+                Class::Throttled | Class::Exhausted | Class::Unhealthy | Class::Overloaded
+            )
+        {
+            let told = seen.told.entry(key).or_default();
+            *told = (*told).max(now + hint.wait);
         }
     }
 
-    fn see_event(&mut self, up: usize, event: &Event) {
-        self.note(|| format!("{up}: {event:?}"));
-        let now = self.now;
-        let seen = &mut self.ups[up].seen;
+    fn repeats(world: &mut World, id: u64, outcome: &Outcome, kind: RepeatKind) {
+        if kind == RepeatKind::Failure {
+            let (now, up) = (world.now, world.exchanges[&id].up);
+            world.watch.seen[up].retries.push(now);
+        }
+        properties::check_retry(world, id, outcome, kind);
+    }
+
+    fn refused(world: &mut World, id: u64, refusal: &Refusal) {
+        world.watch.refusals += 1;
+        properties::check_refusal(world, id, refusal);
+    }
+
+    fn turned_away(world: &mut World, _up: usize, _refusal: &Refusal) {
+        world.watch.refusals += 1;
+    }
+
+    fn ended(world: &mut World, exchange: &Exchange, end: End) {
+        let relayed = matches!(end, End::Answered(Class::Ok | Class::Permanent));
+        world.watch.relayed += u64::from(relayed);
+        world.watch.accounts += 1;
+        properties::check_account(world, exchange);
+    }
+
+    fn event(world: &mut World, up: usize, event: &Event) {
+        world.note(|| format!("{up}: {event:?}"));
+        let now = world.now;
+        let seen = &mut world.watch.seen[up];
         if let Event::Breaker(_, transition) = event {
             seen.was_half_open |= transition.to == CircuitName::HalfOpen;
             if transition.to == CircuitName::Closed {
@@ -347,49 +267,16 @@ impl World {
         }
     }
 
-    pub fn with<R>(
-        &mut self,
-        up: usize,
-        call: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R,
-    ) -> R {
-        let up = &mut self.ups[up];
-        let mut cx = Context { cfg: &up.cfg, limits: &mut self.limits, now: self.now };
-        call(&mut up.policy, &mut cx)
+    fn late(world: &mut World) -> Option<Duration> {
+        let is_late = world.watch.sluggish && world.rng.bool();
+        is_late.then(|| Duration::from_micros(world.rng.u64(1..3_000)))
     }
 
-    pub fn route_id(&self, up: usize, route: usize) -> RouteId {
-        let ids = &self.ups[up].ids;
-        ids.get(route).copied().unwrap_or(ids[0])
+    fn stuck(world: &mut World) {
+        require(world, false, || "wake-ups and turns never end".into());
     }
 
-    pub fn plan(&mut self, at: MonoTime, due: Due) {
-        self.serial += 1;
-        self.heap.push(Reverse((at, self.serial, due)));
-    }
-
-    pub fn note(&mut self, line: impl FnOnce() -> String) {
-        if let Some(log) = &mut self.log {
-            let at = self.now.since(MonoTime::ZERO);
-            log.push(format!("{:>12.6} {}", at.as_secs_f64(), line()));
-        }
-    }
-
-    pub fn require(&self, holds: bool, what: impl FnOnce() -> String) {
-        if !holds {
-            self.fail(&what());
-        }
-    }
-
-    fn fail(&self, what: &str) -> ! {
-        if let Some(log) = &self.log {
-            for line in log {
-                println!("{line}");
-            }
-        }
-        panic!(
-            "{what}\n  at {:?}; replay: FORBEAR_SIM_SEED={:#x} cargo test --test sim -- --nocapture",
-            self.now.since(MonoTime::ZERO),
-            self.seed
-        );
+    fn over(world: &mut World) {
+        properties::check_end(world);
     }
 }
