@@ -114,7 +114,9 @@
 //! | outcome, class | what an attempt's end means |
 //! | breaker | closed (traffic flows), open, half-open |
 //! | cooldown | "nothing before this time" for one scope, because the upstream said so |
-//! | scope | what an upstream's word covers: a route with a credential, a credential, or all of it |
+//! | bucket | what shares a quota of an upstream: a part that it names itself, else a route |
+//! | scope | what an upstream's word covers: a bucket with a credential, a credential, or all of it |
+//! | quota | units that an upstream allows in a time; most requests cost one |
 //! | key | a named pool of permits that requests join |
 //! | permit, ticket | a place among those in flight; a place in line for one |
 //! | lane | tickets of one flow that need the same things |

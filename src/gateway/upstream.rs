@@ -16,6 +16,7 @@ use crate::config::settings::{Origin, UpstreamConfig};
 use crate::policy::breaker::Transition;
 use crate::policy::limits::UpstreamId;
 use crate::policy::line::{CredentialId, RouteId, TicketId};
+use crate::policy::scope::QuotaState;
 use crate::policy::settings::UpstreamSettings;
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{
@@ -210,6 +211,7 @@ impl UpstreamState {
                 self.tell_breaker(route.as_deref(), transition, metrics);
             }
             Event::Cooldown(image) => self.tell_cooldown(&image),
+            Event::Quota { scope, quota } => self.tell_quota(scope, &quota),
             Event::Locked { credential, until } => self.tell_lock(credential, until),
             Event::Unlocked { credential } => self.tell_unlock(credential),
         }
@@ -232,6 +234,16 @@ impl UpstreamState {
         let wait_ms = u64::try_from(image.wait.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(upstream, scope, %until, wait_ms, source, "cooling down");
         self.tell(EventKind::Cooldown, scope, format!("nothing before {until} ({source})"));
+    }
+
+    fn tell_quota(&self, scope: String, quota: &QuotaState) {
+        let QuotaState { name, limit, left, reset, is_told: _ } = quota;
+        let name = name.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
+        let limit = limit.map_or_else(|| "?".to_owned(), |limit| limit.to_string());
+        let until = reset.map(|at| format!(" until {}", self.common.clock.anchor().wall(at)));
+        let detail = format!("{name}{left} of {limit} left{}", until.unwrap_or_default());
+        tracing::info!(upstream = &*self.name, scope, detail, "quota learned");
+        self.tell(EventKind::Quota, scope, detail);
     }
 
     fn tell_lock(&self, credential: CredentialId, until: MonoTime) {

@@ -179,9 +179,16 @@ impl Scope {
         }
     }
 
-    /// Hears what the answer to attempt `number` says of quotas.
-    pub fn learn(&mut self, now: MonoTime, number: u64, told: &[QuotaReading], refused: bool) {
-        self.quotas.learn(now, number, self.spent, told, self.pacing);
+    /// Hears what the answer to attempt `number` says of quotas. Says whether there is a limit that was
+    /// not known, or was another one.
+    pub fn learn(
+        &mut self,
+        now: MonoTime,
+        number: u64,
+        told: &[QuotaReading],
+        refused: bool,
+    ) -> bool {
+        let is_news = self.quotas.learn(now, number, self.spent, told, self.pacing);
         if refused {
             self.quotas.refute();
         }
@@ -198,6 +205,7 @@ impl Scope {
             // Told what is left, there is no need to feel for it.
             self.phase = Phase::Free;
         }
+        is_news
     }
 
     /// The number of the newest attempt.

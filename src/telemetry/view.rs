@@ -261,6 +261,8 @@ pub enum EventKind {
     Breaker,
     /// A cooldown began, grew or was cleared.
     Cooldown,
+    /// A quota was told of for the first time, or its limit changed.
+    Quota,
     /// A credential was locked, because the upstream refuses it, or unlocked.
     Credential,
     /// A configuration was applied or refused.
@@ -275,6 +277,7 @@ impl EventKind {
         match self {
             Self::Breaker => "breaker",
             Self::Cooldown => "cooldown",
+            Self::Quota => "quota",
             Self::Credential => "credential",
             Self::Config => "config",
             Self::Draining => "draining",

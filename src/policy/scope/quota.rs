@@ -22,7 +22,7 @@ const QUOTAS_MAX: usize = 8;
 /// Added to a reset: a thousandth of the time until then, at most this. Two clocks differ by less,
 /// and the time itself counts from when the answer was there.
 const MARGIN_MAX: Duration = Duration::from_millis(250);
-/// Further away than this, a quota is not waited for but exhausted.
+/// Further away than this, a quota is exhausted.
 const EXHAUSTED_AFTER: Duration = Duration::from_secs(3600);
 /// The share of a limit that a paced quota lets go at once: one in so many.
 const BURST_PARTS: u64 = 20;
@@ -32,7 +32,7 @@ const BURST_PARTS: u64 = 20;
 pub(super) struct Quotas(Vec<Quota>);
 
 /// One quota.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Quota {
     /// `None` for the only one that answers tell of.
     name: Option<Arc<str>>,
@@ -42,6 +42,8 @@ struct Quota {
     linear: Linear,
     /// The length of its window: as told, else the longest time until a reset that was told.
     window: Duration,
+    /// The limit that was told last.
+    limit: Option<u64>,
     pacing: Pacing,
     /// When the next place is due, if all that went had been spread evenly.
     due: MonoTime,
@@ -138,7 +140,7 @@ impl Quotas {
 
     /// Hears what the answer to attempt `number` tells. Answers to older attempts than the newest
     /// that told something are ignored. A description without an end that is told no more is
-    /// out of date.
+    /// out of date. Says whether there is a limit that was not known, or was another one.
     pub(super) fn learn(
         &mut self,
         now: MonoTime,
@@ -146,22 +148,24 @@ impl Quotas {
         spent: Spent,
         readings: &[QuotaReading],
         pacing: Pacing,
-    ) {
+    ) -> bool {
         let Self(known) = self;
+        let mut is_news = false;
         for reading in readings {
             let name = reading.name.as_deref();
             let is_it = |quota: &&mut Quota| quota.name.as_deref() == name;
             if let Some(quota) = known.iter_mut().find(is_it) {
-                quota.learn(now, number, reading);
+                is_news |= quota.learn(now, number, reading);
             } else if known.len() < QUOTAS_MAX {
                 let mut quota = Quota::new(name.map(Into::into), pacing);
-                quota.learn(now, number, reading);
+                is_news |= quota.learn(now, number, reading);
                 known.push(quota);
             }
         }
         if readings.is_empty() {
             self.forget(|told| told.reset.is_none() && told.described_by <= spent.sent);
         }
+        is_news
     }
 
     /// The upstream refused: what was taken for drops did not come.
@@ -185,8 +189,8 @@ impl Quotas {
         for quota in known.iter_mut() {
             quota.told = quota.told.filter(|told| !what(told));
         }
-        // A window that was once seen to be renewed as a whole is remembered as such.
-        known.retain(|it| it.set.is_some() || it.told.is_some() || it.refill != Refill::Unknown);
+        // How a window is renewed, and which limit it had, is remembered.
+        known.retain(|it| it.set.is_some() || it.told.is_some() || it.limit.is_some());
     }
 
     /// Whether answers told of one.
@@ -245,17 +249,7 @@ impl Quotas {
 
 impl Quota {
     fn new(name: Option<Arc<str>>, pacing: Pacing) -> Self {
-        let (refill, linear) = (Refill::Unknown, Linear::default());
-        Self {
-            name,
-            told: None,
-            set: None,
-            refill,
-            linear,
-            window: Duration::ZERO,
-            pacing,
-            due: MonoTime::ZERO,
-        }
+        Self { name, pacing, ..Self::default() }
     }
 
     fn check(&mut self, now: MonoTime, cost: u64, spent: Spent) -> Result<(), Closed> {
@@ -312,9 +306,9 @@ impl Quota {
         told.into_iter().chain(set).max_by_key(|(gap, _)| *gap)
     }
 
-    fn learn(&mut self, now: MonoTime, number: u64, reading: &QuotaReading) {
+    fn learn(&mut self, now: MonoTime, number: u64, reading: &QuotaReading) -> bool {
         if self.told.is_some_and(|told| number < told.described_by) {
-            return;
+            return false;
         }
         if let Some(told) = self.told
             && let Some((sent, out)) = told.guessed
@@ -326,7 +320,7 @@ impl Quota {
             let is_whole = held >= limit - limit / 10;
             self.refill = if is_whole { Refill::Whole } else { Refill::Gradual };
         }
-        if self.told.is_some_and(|told| told.limit != reading.limit) {
+        if self.limit != reading.limit {
             self.window = Duration::ZERO;
         }
         self.window = reading.window.unwrap_or(self.window.max(reading.reset.unwrap_or_default()));
@@ -342,6 +336,8 @@ impl Quota {
         if let (Some(limit), Some(wait)) = (reading.limit, reading.reset) {
             self.linear.hear(limit.saturating_sub(reading.remaining), wait);
         }
+        reading.limit.is_some()
+            && std::mem::replace(&mut self.limit, reading.limit) != reading.limit
     }
 
     /// How long `units` take, if nothing else was in their way; `fill` says it where no quota is.

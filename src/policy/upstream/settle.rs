@@ -177,13 +177,17 @@ impl UpstreamPolicy {
             return;
         }
         if bucket != permit.scope.0 {
-            let (_, scope) = self.scope(cx, bucket, permit.scope.1);
-            scope.learn(cx.now, scope.newest(), told, refused);
+            let (key, scope) = self.scope(cx, bucket, permit.scope.1);
+            if scope.learn(cx.now, scope.newest(), told, refused) {
+                self.tell_limits(cx.now, key);
+            }
             return;
         }
         let Some(scope) = self.scopes.get_mut(&permit.scope) else { return };
         let before = scope.only_quota();
-        scope.learn(cx.now, number, told, refused);
+        if scope.learn(cx.now, number, told, refused) {
+            self.tell_limits(cx.now, permit.scope);
+        }
         if !told.is_empty() && self.scopes.len() > 1 {
             self.compare_quotas(cx, permit.scope, before);
         }

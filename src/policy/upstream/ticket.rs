@@ -9,6 +9,7 @@ use crate::policy::breaker::{Admission, Transition};
 use crate::policy::limits::{Limits, PoolId};
 use crate::policy::line::{BucketId, CredentialId, Needs, Obstacle, RouteId, TicketId, Why};
 use crate::policy::outcome::{WaitKind, Waits};
+use crate::policy::scope::QuotaState;
 use crate::policy::time::MonoTime;
 
 use super::view::CooldownImage;
@@ -213,6 +214,13 @@ pub enum Event {
     Breaker(Option<Arc<str>>, Transition),
     /// A pause began or grew.
     Cooldown(CooldownImage),
+    /// A quota was told of for the first time, or has another limit than before.
+    Quota {
+        /// As in [`CooldownImage::scope`].
+        scope: String,
+        /// What is known of it.
+        quota: QuotaState,
+    },
     /// The upstream refused a credential again and again; nothing goes with it until then.
     Locked {
         /// Whose.

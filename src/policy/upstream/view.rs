@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, Forced, UpstreamPolicy, route_settings};
+use super::{Context, Event, Forced, UpstreamPolicy, route_settings};
 use crate::policy::breaker::Circuit;
 use crate::policy::line::{Band, BucketId, CredentialId, RouteId};
 use crate::policy::outcome::HintSource;
@@ -140,6 +140,15 @@ impl UpstreamPolicy {
             })
         });
         std::iter::once(own).chain(routes).collect()
+    }
+
+    /// Tells what a scope's limits are, now that one of them is news.
+    pub(super) fn tell_limits(&mut self, now: MonoTime, key: (BucketId, CredentialId)) {
+        let scope_name = self.scope_name(key);
+        let Some(scope) = self.scopes.get(&key) else { return };
+        let told = scope.quotas(now).filter(|quota| quota.is_told);
+        let told = told.map(|quota| Event::Quota { scope: scope_name.clone(), quota });
+        self.events.extend(told);
     }
 
     fn lock_images(&self, now: MonoTime) -> Vec<(String, MonoTime)> {

@@ -248,6 +248,7 @@ impl Crowd {
                     Event::Wake(id) => self.ask(id),
                     Event::Breaker(..)
                     | Event::Cooldown(_)
+                    | Event::Quota { .. }
                     | Event::Locked { .. }
                     | Event::Unlocked { .. } => {}
                 }

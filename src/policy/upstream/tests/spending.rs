@@ -332,3 +332,16 @@ fn whoever_names_no_credential_is_never_locked_out() {
     (0..20).for_each(|_| bench.exchange(refused(), |ask| ask.needs.credential = CredentialId(0)));
     assert!(may_go(&mut bench, |ask| ask.needs.credential = CredentialId(0)));
 }
+
+#[test]
+fn a_limit_is_news_once_and_again_when_it_changes() {
+    let mut bench = Bench::new(|_| {});
+    let mut news = |bench: &mut Bench, limit, left| {
+        bench.exchange(telling(vec![told(None, limit, left, MINUTE)]), |_| {});
+        let events = bench.policy.take_events();
+        events.iter().filter(|event| matches!(event, Event::Quota { .. })).count()
+    };
+    let told = [(100, 99), (100, 98), (100, 97), (200, 196), (200, 195)];
+    let seen = told.map(|(limit, left)| news(&mut bench, limit, left));
+    assert_eq!(seen, [1, 0, 0, 1, 0]);
+}
