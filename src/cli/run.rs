@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 
-use rustix::process::{Pid, Signal as Sig, kill_process};
+use rustix::process::{Pid, Signal as Sig, getpgrp, kill_process};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
@@ -205,7 +205,8 @@ async fn with_child(
         tokio::select! {
             status = child.wait() => return Ok(code_of(status?)),
             _ = signals.terminate.recv() => forward(Sig::TERM),
-            _ = signals.interrupt.recv() => forward(Sig::INT),
+            // A terminal sends Ctrl-C to the whole group in its foreground: the command has it already.
+            _ = signals.interrupt.recv() => if !is_in_foreground() { forward(Sig::INT) },
             _ = signals.hangup.recv() => {
                 forward(Sig::HUP);
                 reload(sidecar);
@@ -221,6 +222,11 @@ async fn with_child(
             }
         }
     }
+}
+
+/// Whether this process and the command that it started are what a terminal shows at the moment.
+fn is_in_foreground() -> bool {
+    rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == getpgrp())
 }
 
 /// As a shell would tell it: 128 and the signal's number for a command that was killed.
