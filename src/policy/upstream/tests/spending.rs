@@ -336,7 +336,7 @@ fn whoever_names_no_credential_is_never_locked_out() {
 #[test]
 fn a_limit_is_news_once_and_again_when_it_changes() {
     let mut bench = Bench::new(|_| {});
-    let mut news = |bench: &mut Bench, limit, left| {
+    let news = |bench: &mut Bench, limit, left| {
         bench.exchange(telling(vec![told(None, limit, left, MINUTE)]), |_| {});
         let events = bench.policy.take_events();
         events.iter().filter(|event| matches!(event, Event::Quota { .. })).count()
