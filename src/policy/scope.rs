@@ -300,8 +300,10 @@ impl Scope {
         sent: MonoTime,
         in_flight: u32,
     ) -> Option<u32> {
-        self.last_refused = now;
-        let others_are_served = self.last_success >= sent && self.last_success > MonoTime::ZERO;
+        let before = std::mem::replace(&mut self.last_refused, now);
+        // Since it was sent, or at least since the last refusal.
+        let since = sent.min(before);
+        let others_are_served = self.last_success >= since && self.last_success > MonoTime::ZERO;
         if others_are_served || self.in_flight > 1 {
             self.adaptive.on_refused(now, in_flight, sent);
             return None;
@@ -320,6 +322,11 @@ impl Scope {
     /// The pause in force.
     pub fn cooldown(&self, now: MonoTime) -> Option<&Cooldown> {
         self.cooldown.as_ref().filter(|cooldown| now < cooldown.until)
+    }
+
+    /// Whether something was served since the last refusal.
+    pub fn serves(&self) -> bool {
+        self.last_success > self.last_refused
     }
 
     /// When it was last refused.

@@ -24,6 +24,7 @@ use super::settings::UpstreamSettings;
 use super::time::MonoTime;
 
 mod attempt;
+mod barren;
 mod barriers;
 mod buckets;
 mod cool;
@@ -73,6 +74,8 @@ pub struct UpstreamPolicy {
     breaker: Breaker,
     forced: Option<Forced>,
     buckets: Buckets,
+    /// Refusals in a row of each shape of request.
+    barren: IdMap<u64, u32>,
     scopes: IdMap<(BucketId, CredentialId), Scope>,
     locks: Locks,
     credentials: IdMap<CredentialId, Scope>,
@@ -119,6 +122,7 @@ impl UpstreamPolicy {
             breaker: Breaker::default(),
             forced: None,
             buckets: Buckets::default(),
+            barren: IdMap::default(),
             scopes: IdMap::default(),
             locks: Locks::default(),
             credentials: IdMap::default(),

@@ -62,20 +62,24 @@ impl Place {
             wait_max: exchange.wait_max(),
             deadline: exchange.deadline,
         };
-        let (ticket, answer) = state.with_at(now, |policy, cx| {
+        let (ticket, grant) = state.with_at(now, |policy, cx| {
             let mut ticket = policy.join(cx, ask)?;
             let answer = policy.ask(cx, &mut ticket);
-            if matches!(answer, Answer::Wait { .. }) {
-                // One of them is this one.
-                *behind = policy.queued().checked_sub(1).and_then(|others| others.try_into().ok());
+            match answer {
+                Answer::Go(grant) => Ok((ticket, Some(grant))),
+                Answer::Wait { .. } => {
+                    // One of them is this one.
+                    let others = policy.queued().checked_sub(1);
+                    *behind = others.and_then(|others| others.try_into().ok());
+                    Ok((ticket, None))
+                }
+                Answer::Refuse(refusal) => {
+                    policy.quit(cx, ticket);
+                    Err(refusal)
+                }
             }
-            Ok((ticket, answer))
         })?;
-        let ready = match answer {
-            Answer::Go(grant) => Some(InFlight::new(state, grant)),
-            // Asked again in a moment, the policy says the same.
-            Answer::Wait { .. } | Answer::Refuse(_) => None,
-        };
+        let ready = grant.map(|grant| InFlight::new(state, grant));
         Ok(Self { state: state.clone(), ticket: Some(ticket), ready, woken: None })
     }
 
@@ -282,10 +286,15 @@ pub(super) fn rejection(exchange: &Exchange<'_>, refusal: Refusal) -> Rejection 
         }
         Refusal::Locked { until } => {
             let what = format!(
-                "Upstream {name} refused this credential five times in a row or more: correct it, or \
-                 wait. Nothing goes with it"
+                "Upstream {name} refused this credential five times in a row or more: correct it. \
+                 Nothing goes with it until {}, in {}, and since waiting heals no credential, this \
+                 exchange is not held.",
+                anchor.wall(until),
+                seconds(until.since(anchor.mono)),
             );
-            at(Code::CredentialLocked, until, &what).with_scope("credential".to_owned())
+            Rejection::new(Code::CredentialLocked, what)
+                .with_retry_at(anchor.wall, until.since(anchor.mono))
+                .with_scope("credential".to_owned())
         }
         Refusal::QueueFull => {
             let detail = format!(

@@ -307,9 +307,18 @@ impl Quota {
     }
 
     fn learn(&mut self, now: MonoTime, number: u64, reading: &QuotaReading) -> bool {
-        if self.told.is_some_and(|told| number < told.described_by) {
+        if let Some(told) = &mut self.told
+            && number < told.described_by
+        {
+            // It was overtaken, and of one window the least that was told is true.
+            if told.is_same_window(now, reading) {
+                told.remaining = told.remaining.min(reading.remaining);
+            }
             return false;
         }
+        let least = self.told.filter(|told| told.is_same_window(now, reading));
+        let least = least.map_or(u64::MAX, |told| told.remaining);
+        let least = if self.linear.rate().is_some() { u64::MAX } else { least };
         if let Some(told) = self.told
             && let Some((sent, out)) = told.guessed
             && number > sent
@@ -327,7 +336,7 @@ impl Quota {
         let reset = reading.reset.map(|wait| now + (wait + (wait / 1000).min(MARGIN_MAX)));
         self.told = Some(Told {
             limit: reading.limit,
-            remaining: reading.remaining,
+            remaining: reading.remaining.min(least),
             reset,
             described_by: number,
             at: now,

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use super::linear::Linear;
 use super::spent::Spent;
+use crate::policy::outcome::QuotaReading;
 use crate::policy::time::MonoTime;
+
+/// Answers about one reset that is told exactly differ by so much: they travel for different times.
+const SAME_RESET: Duration = Duration::from_millis(100);
 
 /// As the upstream last described it.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +92,18 @@ impl Told {
         // Some of what is out may be counted already, so that an answer may come sooner.
         let drops = taken.saturating_sub(self.remaining).saturating_add(missing);
         Some((self.at + linear.time_of(drops)?).max(now + Duration::from_millis(1)))
+    }
+
+    /// Whether an answer tells of the window that is known: what is left of that only falls, however
+    /// requests and answers overtake each other.
+    pub(super) fn is_same_window(&self, now: MonoTime, reading: &QuotaReading) -> bool {
+        let Some((known, wait)) = self.reset.zip(reading.reset) else { return false };
+        // In whole seconds, one moment is told as two that are a second apart.
+        let whole = if wait.subsec_nanos() == 0 { Duration::from_secs(1) } else { Duration::ZERO };
+        let apart = whole + SAME_RESET;
+        let told = now + wait;
+        let is_near = known.since(told) <= apart && told.since(known) <= apart;
+        is_near && now < known && self.guessed.is_none() && self.limit == reading.limit
     }
 
     /// A new window, not yet described.

@@ -17,6 +17,7 @@ use crate::policy::line::BucketId;
 use crate::policy::line::Place;
 use crate::policy::outcome::{Class, Outcome, Sent as OutcomeSent, WaitKind};
 use crate::policy::retry::{self, RepeatKind, RetryAsk};
+use crate::policy::scope::Scope;
 use crate::policy::settings::{Mode, RetrySettings};
 use crate::policy::time::{Draw, MonoTime};
 
@@ -43,7 +44,12 @@ impl UpstreamPolicy {
         let named = self.hear_bucket(ticket.shape, &report.outcome.reading);
         let bucket = named.unwrap_or(permit.scope.0);
         ticket.needs.bucket = named.unwrap_or(ticket.needs.bucket);
-        let pause = self.tell_scopes(cx, permit, bucket, report, sent_at, in_flight);
+        let served = self.scopes.get(&permit.scope).is_some_and(Scope::serves);
+        let pause = if self.is_barren(ticket.shape, &report.outcome, served) {
+            Pause::Growing
+        } else {
+            self.tell_scopes(cx, permit, bucket, report, sent_at, in_flight)
+        };
         self.tell_quota(cx, permit, bucket, &report.outcome, number);
         let verdict = self.decide(cx, ticket, report, pause, is_probe);
         self.pump(cx);
@@ -352,7 +358,8 @@ impl UpstreamPolicy {
 
     /// The same, if anything stands in the way whose end is known.
     fn stands_closed_until(&mut self, cx: &Context<'_>, ticket: &Ticket) -> Option<MonoTime> {
-        self.check_barriers(cx, ticket.id, &ticket.needs).err()?.known_end()
+        let obstacle = self.check_barriers(cx, ticket.id, &ticket.needs).err()?;
+        obstacle.known_end().and(obstacle.until)
     }
 }
 

@@ -345,3 +345,39 @@ fn a_limit_is_news_once_and_again_when_it_changes() {
     let seen = told.map(|(limit, left)| news(&mut bench, limit, left));
     assert_eq!(seen, [1, 0, 0, 1, 0]);
 }
+
+#[test]
+fn one_kind_of_request_that_is_always_refused_slows_no_other_down() {
+    let mut bench = Bench::new(|_| {});
+    let bare = end(Class::Throttled, Health::Alive, Repeat::Refused, None);
+    for _ in 0..50 {
+        (0..5).for_each(|_| bench.exchange(ok(), |ask| ask.shape = 1));
+        bench.exchange(bare.clone(), |ask| ask.shape = 2);
+        assert!(may_go(&mut bench, |ask| ask.shape = 1), "it is not closed for the others");
+    }
+}
+
+#[test]
+fn answers_that_overtake_each_other_lose_nothing_of_what_was_spent() {
+    let mut bench = Bench::new(|_| {});
+    let mut slow: Vec<_> = (0..9).map(|_| bench.join_as(|_| {})).collect();
+    let mut out: Vec<_> = slow.iter_mut().map(|ticket| bench.go(ticket)).collect();
+    // The tenth is counted first, and answered before the API has seen the other nine.
+    bench.exchange(telling(vec![told(None, 20, 19, MINUTE)]), |_| {});
+    for (left, (ticket, (sent, permit))) in (10..19).rev().zip(slow.iter_mut().zip(out.drain(..))) {
+        bench.settle(ticket, sent, &permit, telling(vec![told(None, 20, left, MINUTE)]));
+        bench.release(permit);
+    }
+    assert_eq!(bench.room(|_| {}), 10);
+}
+
+#[test]
+fn the_answer_that_locks_a_credential_names_the_end_of_the_lock() {
+    let mut bench = Bench::new(|_| {});
+    (0..4).for_each(|_| bench.exchange(refused(), |_| {}));
+    let mut fifth = bench.join_as(|_| {});
+    let (sent, permit) = bench.go(&mut fifth);
+    let verdict = bench.settle(&mut fifth, sent, &permit, refused());
+    let Verdict::GiveUp(GiveUp::NotRetryable { opens }) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(opens, Some(bench.now + Duration::from_secs(60)));
+}
