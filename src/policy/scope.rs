@@ -28,6 +28,7 @@ mod told;
 use self::cycle::{Cycle, Phase};
 pub use self::forecast::Bound;
 use self::quota::Quotas;
+pub use self::saved::SpentQuota;
 use self::spent::Spent;
 pub use self::told::{OnlyQuota, QuotaState};
 

@@ -17,6 +17,8 @@ use crate::policy::outcome::{QuotaReading, WaitKind};
 use crate::policy::settings::{Pacing, QuotaSettings};
 use crate::policy::time::MonoTime;
 
+mod forecast;
+
 /// Quotas of one scope; APIs tell of four at most.
 const QUOTAS_MAX: usize = 8;
 /// Added to a reset: a thousandth of the time until then, at most this. Two clocks differ by less,
@@ -219,19 +221,13 @@ impl Quotas {
                 .all(|quota| quota.set.as_ref().is_none_or(|set| set.rolling.is_idle(now)))
     }
 
-    /// How long `units` take of each of them.
-    pub(super) fn forecasts(
-        &self,
-        now: MonoTime,
-        units: u64,
-        spent: Spent,
-        fill: impl Fn(u64) -> Duration,
-    ) -> impl Iterator<Item = (Option<Arc<str>>, Duration)> {
-        let active = self.0.iter().filter(|quota| quota.pacing != Pacing::Off);
-        active.filter_map(move |quota| {
-            let took = quota.forecast(now, units, spent, &fill)?;
-            Some((quota.name.clone(), took))
-        })
+    /// What went of those that the operator set.
+    pub(super) fn rolling(&self) -> impl Iterator<Item = (&Arc<str>, &Rolling)> {
+        self.0.iter().filter_map(|it| Some((it.name.as_ref()?, &it.set.as_ref()?.rolling)))
+    }
+
+    pub(super) fn rolling_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut Rolling)> {
+        self.0.iter_mut().filter_map(|it| Some((it.name.as_ref()?, &mut it.set.as_mut()?.rolling)))
     }
 
     /// All of them, to be shown and kept.
@@ -347,35 +343,6 @@ impl Quota {
         }
         reading.limit.is_some()
             && std::mem::replace(&mut self.limit, reading.limit) != reading.limit
-    }
-
-    /// How long `units` take, if nothing else was in their way; `fill` says it where no quota is.
-    fn forecast(
-        &self,
-        now: MonoTime,
-        units: u64,
-        spent: Spent,
-        fill: impl Fn(u64) -> Duration,
-    ) -> Option<Duration> {
-        let QuotaState { limit, left, reset, .. } = self.state(now, spent)?;
-        let rest = units.saturating_sub(left);
-        if rest == 0 {
-            return Some(fill(units));
-        }
-        if let Some(drops) = self.linear.time_of(rest) {
-            return Some(drops + fill(1));
-        }
-        let limit = limit?.max(1);
-        let window = self.set.as_ref().map_or(self.window, |set| set.per);
-        let first = reset.map_or(window, |reset| reset.since(now));
-        let windows = rest.div_ceil(limit) - 1;
-        let whole = window.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX));
-        let last = if self.pacing == Pacing::Smooth {
-            window.mul_f64((rest - windows * limit) as f64 / limit as f64)
-        } else {
-            fill(rest - windows * limit)
-        };
-        Some(first.saturating_add(whole).saturating_add(last))
     }
 
     fn state(&self, now: MonoTime, spent: Spent) -> Option<QuotaState> {

@@ -42,7 +42,7 @@ pub(super) struct Rolling {
 impl Rolling {
     pub(super) fn new(window: Duration) -> Self {
         let slot = (window / SLOTS_PER_WINDOW).max(Duration::from_nanos(1));
-        Self { slot, counts: vec![0; SLOTS], newest: 0, total: 0 }
+        Self { slot, counts: vec![0; SLOTS], newest: SLOTS as u64, total: 0 }
     }
 
     /// Counts `units` that go now.
@@ -96,6 +96,26 @@ impl Rolling {
         numbers.find(|number| self.counted(*number) > 0).map(|number| self.end(number))
     }
 
+    /// How much is counted, and when the last of it is no longer.
+    pub(super) fn spent(&self, now: MonoTime) -> Option<(u64, MonoTime)> {
+        let first = self.number(now).saturating_sub(SLOTS as u64 - 1);
+        let counted = first.max(self.newest.saturating_sub(SLOTS as u64 - 1))..=self.newest;
+        let last = counted.rev().find(|number| self.counted(*number) > 0)?;
+        Some((self.total(now), self.end(last)))
+    }
+
+    /// Counts what another process spent, all of it until `until`.
+    pub(super) fn restore(&mut self, now: MonoTime, units: u64, until: MonoTime) {
+        self.move_on(now);
+        let number = until.as_nanos().div_ceil(self.slot_nanos()).min(self.newest);
+        if number + SLOTS as u64 > self.newest
+            && let Some(count) = self.count(number)
+        {
+            *count = count.saturating_add(units);
+            self.total = self.total.saturating_add(units);
+        }
+    }
+
     /// Whether nothing is counted any more.
     pub(super) fn is_idle(&self, now: MonoTime) -> bool {
         self.total(now) == 0
@@ -116,15 +136,18 @@ impl Rolling {
         self.newest = self.newest.max(number);
     }
 
+    /// A whole window is before the beginning of the process: what another one spent lies there.
     fn number(&self, at: MonoTime) -> u64 {
-        let slot = u64::try_from(self.slot.as_nanos()).unwrap_or(u64::MAX);
-        at.as_nanos() / slot.max(1)
+        at.as_nanos() / self.slot_nanos() + SLOTS as u64
     }
 
     /// When a slot is no longer counted.
     fn end(&self, number: u64) -> MonoTime {
-        let slot = u64::try_from(self.slot.as_nanos()).unwrap_or(u64::MAX);
-        MonoTime::from_nanos((number + SLOTS as u64).saturating_mul(slot))
+        MonoTime::from_nanos(number.saturating_mul(self.slot_nanos()))
+    }
+
+    fn slot_nanos(&self) -> u64 {
+        u64::try_from(self.slot.as_nanos()).unwrap_or(u64::MAX).max(1)
     }
 
     fn count(&mut self, number: u64) -> Option<&mut u64> {
@@ -178,6 +201,20 @@ mod tests {
         let next = rolling.next(at(6), 1, 10).unwrap();
         assert!(next >= at(1005), "{next:?}");
         assert_eq!(rolling.next(next, 50, 10), None);
+    }
+
+    #[test]
+    fn what_another_process_spent_counts_as_long_as_it_did_there() {
+        let mut before = Rolling::new(Duration::from_secs(3600));
+        before.add(at(10_000_000), 9);
+        let (units, until) = before.spent(at(12_000_000)).unwrap();
+        let left = until.since(at(12_000_000));
+        let mut after = Rolling::new(Duration::from_secs(3600));
+        after.restore(at(5), units, at(5) + left);
+        assert_eq!(after.next(at(5), 1, 10), None);
+        let next = after.next(at(5), 2, 10).unwrap();
+        let slot = Duration::from_secs(3600) / SLOTS_PER_WINDOW;
+        assert!(next.since(at(5)) >= left && next.since(at(5)) <= left + slot, "{next:?}");
     }
 
     #[test]

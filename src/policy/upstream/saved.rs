@@ -11,7 +11,7 @@ use super::{Context, Forced, Lock, UpstreamPolicy};
 use crate::policy::breaker::{Circuit, SavedCircuit};
 use crate::policy::line::{BucketId, CredentialId, RouteId};
 use crate::policy::outcome::QuotaReading;
-use crate::policy::scope::Cooldown;
+use crate::policy::scope::{Cooldown, SpentQuota};
 use crate::policy::time::MonoTime;
 
 /// Everything that is kept of one upstream.
@@ -23,6 +23,8 @@ pub struct SavedUpstream {
     pub cooldowns: Vec<(SavedScope, Cooldown)>,
     /// Quotas as last described, with what may still go.
     pub quotas: Vec<SavedQuota>,
+    /// What went of limits that the operator set.
+    pub spent: Vec<(SavedScope, SpentQuota)>,
     /// Credentials that the upstream does not accept.
     pub locks: Vec<(CredentialId, Lock)>,
 }
@@ -110,7 +112,15 @@ impl UpstreamPolicy {
                 })
             })
         });
+        let wide = self.credentials.iter();
+        let wide = wide.map(|(owner, scope)| (Some(SavedScope::Credential(*owner)), scope));
+        let narrow = self.scopes.iter().map(|(key, scope)| (saved_scope(*key), scope));
+        let spent = wide.chain(narrow).filter_map(|(key, scope)| Some((key?, scope)));
+        let spent = spent.flat_map(|(key, scope)| {
+            scope.spent(now).map(move |spent| (key.clone(), spent)).collect::<Vec<_>>()
+        });
         SavedUpstream {
+            spent: spent.collect(),
             breakers: own.into_iter().chain(routes).collect(),
             cooldowns: cooldowns.collect(),
             quotas: quotas.collect(),
@@ -175,6 +185,18 @@ impl UpstreamPolicy {
                 window: None,
             };
             self.scope(cx, bucket, credential).1.learn(now, 0, &[reading], false);
+        }
+        for (key, spent) in saved.spent.iter().filter(|(_, spent)| now < spent.until) {
+            let scope = match key {
+                SavedScope::Credential(credential) => self.wide_scope(now, cx.cfg, *credential),
+                SavedScope::Whole | SavedScope::Route(..) | SavedScope::Bucket(..) => {
+                    let key = self.found(key);
+                    key.map(|(bucket, owner)| self.scope(cx, bucket, owner).1)
+                }
+            };
+            if let Some(scope) = scope {
+                scope.restore_spent(now, spent);
+            }
         }
         for (credential, lock) in saved.locks.iter().filter(|(_, lock)| now < lock.until) {
             self.locks.restore(*credential, *lock);

@@ -3,11 +3,12 @@
 use super::*;
 use crate::policy::breaker::Circuit;
 use crate::policy::outcome::QuotaReading;
+use crate::policy::settings::QuotaSettings;
 
 /// A policy that goes on where `before` stopped, `later` seconds on.
 fn restarted(before: &Bench, later: u64) -> Bench {
     let saved = before.policy.saved(before.now);
-    let mut after = Bench::new(|_| {});
+    let mut after = Bench::new(|cfg| *cfg = before.cfg.clone());
     after.now = before.now;
     after.pass(later);
     after.with(|policy, cx| policy.restore(cx, &saved));
@@ -116,4 +117,27 @@ fn a_closed_breaker_and_a_route_that_is_gone_leave_nothing() {
     let mut after = Bench::new(|cfg| drop(cfg.routes.pop()));
     after.with(|policy, cx| policy.restore(cx, &saved));
     assert_eq!(after.policy.saved(before.now).cooldowns, []);
+}
+
+#[test]
+fn what_went_of_a_limit_of_the_operator_still_counts() {
+    let rule = |name: &str| QuotaSettings {
+        name: name.into(),
+        requests: 5,
+        per: Duration::from_secs(60),
+        pacing: Pacing::Observe,
+    };
+    // Of a whole credential, and of a route.
+    for (name, route) in [("all", 0), ("other", 1)] {
+        let mut before = Bench::new(|cfg| cfg.quotas = vec![rule(name)]);
+        (0..4).for_each(|_| one_ended(&mut before, route, 7, ok()));
+
+        let mut after = restarted(&before, 30);
+
+        one_ended(&mut after, route, 7, ok());
+        let mut sixth = after.join(route, 7, &[]);
+        assert!(after.waits(&mut sixth), "{name}");
+        after.pass(31);
+        let _in_flight = after.go(&mut sixth);
+    }
 }
