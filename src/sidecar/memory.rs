@@ -131,7 +131,7 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
             }
         }
         let (breakers, cooldowns) = (state.breakers.len(), state.cooldowns.len());
-        let (quotas, locks) = (state.quotas.len(), state.locks.len());
+        let (quotas, locks) = (state.quotas.len() + state.spent.len(), state.locks.len());
         if breakers + cooldowns + quotas + locks > 0 {
             upstream.state.with(|policy, cx| policy.restore(cx, &state));
             tracing::info!(upstream = name, breakers, cooldowns, quotas, locks, "state restored");
@@ -259,8 +259,10 @@ fn of_scope(scope: &SavedScope, mut data: Value) -> Value {
         SavedScope::Route(route, credential) => (Some(&**route), None, Some(credential)),
         SavedScope::Bucket(bucket, credential) => (None, Some(&**bucket), Some(credential)),
     };
+    // Beside a route, nobody's is left out; alone, it would say everybody.
+    let is_wide = matches!(scope, SavedScope::Credential(_));
     let digits = credential
-        .filter(|credential| **credential != CredentialId::default())
+        .filter(|owner| is_wide || **owner != CredentialId::default())
         .map(|credential| format!("{:016x}", credential.0));
     if let Value::Object(data) = &mut data {
         data.insert("route".to_owned(), json!(route));

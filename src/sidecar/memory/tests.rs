@@ -47,6 +47,7 @@ fn a_scope_is_found_again_by_its_row() {
     for scope in [
         SavedScope::Whole,
         SavedScope::Credential(CredentialId(7)),
+        SavedScope::Credential(CredentialId::default()),
         SavedScope::Route("search".into(), CredentialId::default()),
         SavedScope::Route("search".into(), CredentialId(u64::MAX)),
         SavedScope::Bucket("core".into(), CredentialId(7)),
