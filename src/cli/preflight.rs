@@ -44,6 +44,7 @@ fn told(view: &PreflightView) -> String {
         ("refusals", _) => "what it served between refusals".to_owned(),
         ("cooldown", _) => "a cooldown".to_owned(),
         ("breaker", _) => "its breaker, which is open".to_owned(),
+        ("credential", _) => "a credential that it does not accept".to_owned(),
         _ => format!("their own duration, {} at a time", view.in_flight_max),
     };
     let scope = view.scope.as_deref().map(|scope| format!(" ({scope})")).unwrap_or_default();

@@ -16,7 +16,6 @@ use crate::config::{self, Loaded};
 use crate::gateway::upstream::Upstream;
 use crate::gateway::{Gateway, Live};
 use crate::policy::breaker::Force;
-use crate::policy::scope::Bound;
 use crate::serve::ListenerId;
 use crate::serve::shutdown::Load;
 use crate::store::read::{self, Answer, Question};
@@ -340,10 +339,7 @@ impl Backend for Control {
             done_at: Moment(anchor.wall(anchor.mono + told.takes)),
             starts_in_ms: ms(told.starts_in),
             bound_by: told.bound_by.name().to_owned(),
-            quota: match told.bound_by {
-                Bound::Quota(name) => name.map(|name| name.to_string()),
-                Bound::Concurrency | Bound::Refusals | Bound::Cooldown | Bound::Breaker => None,
-            },
+            quota: told.bound_by.quota().map(str::to_owned),
             scope: told.scope,
             queued: u32::try_from(told.queued).unwrap_or(u32::MAX),
             in_flight_max: told.in_flight_max,

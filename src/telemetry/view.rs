@@ -164,7 +164,8 @@ pub struct PreflightView {
     pub done_at: Moment,
     /// Until the first of them may go.
     pub starts_in_ms: u64,
-    /// What they wait for most: `concurrency`, `quota`, `refusals`, `cooldown` or `breaker`.
+    /// What they wait for most: `concurrency`, `quota`, `refusals`, `cooldown`,
+    /// `breaker` or `credential`.
     pub bound_by: String,
     /// The name of the quota, if it is one that has a name.
     pub quota: Option<String>,

@@ -21,9 +21,23 @@ pub enum Bound {
     Cooldown,
     /// The breaker.
     Breaker,
+    /// A credential that is not accepted.
+    Credential,
 }
 
 impl Bound {
+    /// The quota's name, if it is one that has a name.
+    pub fn quota(&self) -> Option<&str> {
+        match self {
+            Self::Quota(name) => name.as_deref(),
+            Self::Concurrency
+            | Self::Refusals
+            | Self::Cooldown
+            | Self::Breaker
+            | Self::Credential => None,
+        }
+    }
+
     /// The word in JSON and for people.
     pub fn name(&self) -> &'static str {
         match self {
@@ -32,6 +46,7 @@ impl Bound {
             Self::Refusals => "refusals",
             Self::Cooldown => "cooldown",
             Self::Breaker => "breaker",
+            Self::Credential => "credential",
         }
     }
 }

@@ -89,6 +89,11 @@ impl UpstreamPolicy {
         }
     }
 
+    /// How long nothing will go with it; zero if it is accepted as far as is known.
+    pub(super) fn locked_for(&self, now: MonoTime, credential: CredentialId) -> Duration {
+        self.locks.get(credential).map_or(Duration::ZERO, |lock| lock.until.since(now))
+    }
+
     /// Whoever goes with a locked credential finds out for all.
     pub(super) fn note_lock_probe(&mut self, now: MonoTime, credential: CredentialId) {
         if let Some(lock) = self.locks.0.get_mut(&credential).and_then(|it| it.locked.as_mut()) {

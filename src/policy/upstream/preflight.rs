@@ -72,8 +72,15 @@ impl UpstreamPolicy {
         } else {
             (takes, bound_by)
         };
+        let locked = key.map_or(Duration::ZERO, |key| self.locked_for(cx.now, key.1));
+        let (takes, bound_by) = if locked + fill(units) > takes {
+            (locked + fill(units), Bound::Credential)
+        } else {
+            (takes, bound_by)
+        };
         let scope = key.map(|key| self.scope_name(key));
         let starts_in = match &bound_by {
+            Bound::Credential => locked.max(open),
             Bound::Breaker => open,
             Bound::Concurrency | Bound::Quota(_) | Bound::Refusals | Bound::Cooldown => {
                 let scope = key.and_then(|key| self.scopes.get(&key));

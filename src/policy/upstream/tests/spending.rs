@@ -381,3 +381,11 @@ fn the_answer_that_locks_a_credential_names_the_end_of_the_lock() {
     let Verdict::GiveUp(GiveUp::NotRetryable { opens }) = verdict else { panic!("{verdict:?}") };
     assert_eq!(opens, Some(bench.now + Duration::from_secs(60)));
 }
+
+#[test]
+fn a_preflight_waits_for_a_locked_credential() {
+    let mut bench = Bench::new(|_| {});
+    (0..5).for_each(|_| bench.exchange(refused(), |_| {}));
+    let told = bench.with(|policy, cx| policy.preflight(cx, "default", 10)).unwrap();
+    assert!(told.takes >= Duration::from_secs(60), "{told:?}");
+}
