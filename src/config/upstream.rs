@@ -44,24 +44,25 @@ pub(super) fn resolve(
     let known = profile.as_ref();
     let default_route = route(resolver, root, &scope, known, "default", None);
     let breaker = breaker(resolver, &scope.table("breaker"));
-    let quotas = quotas(resolver, section);
     let own_routes = section.list("routes").iter().map(|own| {
         let layers: Vec<&Section> =
             std::iter::once(section).chain(defaults.iter().copied()).collect();
         let inheriting = Scope::new(own, &layers, spec::UPSTREAM);
         configured_route(resolver, root, own, &inheriting, known)
     });
-    let (routes, policies) =
+    let (routes, policies): (Vec<RouteConfig>, Vec<RouteSettings>) =
         std::iter::once(default_route).chain(own_routes.collect::<Vec<_>>()).unzip();
+    let buckets = known.map_or(&[][..], |profile| &profile.buckets);
+    let parts = policies.iter().map(|route| &*route.name);
+    let parts = parts.chain(buckets.iter().map(|bucket| bucket.name.as_str()));
+    let quotas = quotas(resolver, section, &parts.collect::<Vec<_>>());
     check_routes(resolver, section);
     let policy = UpstreamSettings {
         in_flight_max: resolver.value(&scope, "in_flight_max"),
         queue_max: resolver.value(&scope, "queue_max"),
         breaker,
         routes: policies,
-        buckets: known.map_or_else(Vec::new, |it| {
-            it.buckets.iter().map(|bucket| bucket.name.as_str().into()).collect()
-        }),
+        buckets: buckets.iter().map(|bucket| bucket.name.as_str().into()).collect(),
         quotas,
         pacing: pacing(&resolver.value::<String>(&scope, "pacing")),
     };
@@ -339,7 +340,11 @@ fn check_routes(resolver: &mut Resolver<'_, '_>, section: &Section) {
 }
 
 /// `[[upstreams.<name>.quotas]]`.
-fn quotas(resolver: &mut Resolver<'_, '_>, section: &Section) -> Vec<QuotaSettings> {
+fn quotas(
+    resolver: &mut Resolver<'_, '_>,
+    section: &Section,
+    parts: &[&str],
+) -> Vec<QuotaSettings> {
     let mut quotas: Vec<QuotaSettings> = Vec::new();
     for quota in section.list("quotas") {
         let known = spec::find(spec::UPSTREAM, "quotas").map_or(&[][..], spec::Setting::entries);
@@ -354,6 +359,12 @@ fn quotas(resolver: &mut Resolver<'_, '_>, section: &Section) -> Vec<QuotaSettin
                 "name",
                 Fault::new("another quota has that name", "Write another name."),
             );
+        }
+        if let Some(part) = nearest(&name, parts.iter().copied()).filter(|part| *part != name) {
+            let found =
+                format!("no route and no bucket is called {name:?}, so it limits each credential");
+            let fix = format!("Write {part:?} if you mean that one.");
+            resolver.notes.warning(&quota.span, &quota.path, None, Fault::new(found, fix));
         }
         if let (Some(requests), Some(per)) = (requests, per) {
             quotas.push(QuotaSettings { name: name.into(), requests, per, pacing });

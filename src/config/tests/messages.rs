@@ -264,11 +264,15 @@ fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
 
 #[test]
 fn what_is_doubtful_is_a_warning_and_no_problem() {
-    let loaded =
-        good("[proxy]\nlisten = \"0.0.0.0:8080\"\n[upstreams.a]\nurl = \"https://a.example\"\n");
+    let loaded = good(
+        "[proxy]\nlisten = \"0.0.0.0:8080\"\n[upstreams.a]\nurl = \"https://api.github.com\"\n\
+         quotas = [{ name = \"serach\", requests = 5, per = \"1h\" }, \
+         { name = \"search\", requests = 5, per = \"1h\" }, \
+         { name = \"all\", requests = 9, per = \"1h\" }]\n",
+    );
     let settings: Vec<&str> =
         loaded.warnings.iter().map(|warning| warning.setting.as_str()).collect();
-    assert_eq!(settings, ["proxy.listen"]);
+    assert_eq!(settings, ["proxy.listen", "upstreams.a.quotas.serach"]);
 }
 
 #[test]
