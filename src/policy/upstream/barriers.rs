@@ -84,8 +84,9 @@ impl UpstreamPolicy {
         let (key, _) = self.scope(cx, needs.bucket, needs.credential);
         let place = Place::Scope(key.0, key.1);
         let dearest = cost(&mut self.line, place);
-        let (_, scope) = self.scope(cx, needs.bucket, needs.credential);
-        scope.check(now, dearest).map_err(|closed| closed_at(place, closed))?;
+        if let Some(scope) = self.scopes.get_mut(&key) {
+            scope.check(now, dearest).map_err(|closed| closed_at(place, closed))?;
+        }
         self.check_reserve(cx, needs)
     }
 

@@ -45,6 +45,7 @@ impl UpstreamPolicy {
     pub fn preflight(&mut self, cx: &Context<'_>, route: &str, requests: u32) -> Option<Preflight> {
         let at = self.routes.iter().position(|known| *known.name == *route)?;
         let route = RouteId(u16::try_from(at).ok()?);
+        let open = self.open_for(cx, route);
         let key = self.best_known(route);
         let scope = key.and_then(|key| self.scopes.get(&key));
         let queued = self.line.len();
@@ -63,21 +64,13 @@ impl UpstreamPolicy {
         let wide = key.and_then(|key| self.credentials.get(&key.1));
         let least = (fill(units), Bound::Concurrency);
         let scopes = scope.into_iter().chain(wide).chain(std::iter::once(&self.whole));
-        let forecasts = scopes.map(|scope: &Scope| scope.forecast(cx.now, units, fill));
-        let (takes, bound_by) =
-            forecasts.fold(least, |most, other| if other.0 > most.0 { other } else { most });
-        let open = self.open_for(cx, route);
-        let (takes, bound_by) = if open + fill(units) > takes {
-            (open + fill(units), Bound::Breaker)
-        } else {
-            (takes, bound_by)
-        };
         let locked = key.map_or(Duration::ZERO, |key| self.locked_for(cx.now, key.1));
-        let (takes, bound_by) = if locked + fill(units) > takes {
-            (locked + fill(units), Bound::Credential)
-        } else {
-            (takes, bound_by)
-        };
+        let closed =
+            [(open + fill(units), Bound::Breaker), (locked + fill(units), Bound::Credential)];
+        let forecasts = scopes.map(|scope: &Scope| scope.forecast(cx.now, units, fill));
+        let (takes, bound_by) = forecasts
+            .chain(closed)
+            .fold(least, |most, other| if other.0 > most.0 { other } else { most });
         let scope = key.map(|key| self.scope_name(key));
         let starts_in = match &bound_by {
             Bound::Credential => locked.max(open),
