@@ -246,7 +246,8 @@ impl Teller {
                 flow: None,
                 run: None,
                 trace,
-                attempts: Vec::new(),
+                // Mostly there is one, and a vector that grows begins with four.
+                attempts: Vec::with_capacity(1),
                 waited: Waits::default(),
                 decision: Decision::Pass,
                 status: 0,

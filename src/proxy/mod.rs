@@ -4,11 +4,9 @@
 //! the client says, wait for the turn and send (`attempts`), relay. Every answer that forbear
 //! gives itself leaves through `refuse`, which sees to what the client still sends.
 
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::CONNECTION;
@@ -16,7 +14,6 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use pin_project_lite::pin_project;
 
 pub mod target;
 
@@ -63,7 +60,6 @@ use crate::gateway::{Gateway, Live};
 use crate::policy::time::MonoTime;
 use crate::serve::connection::Connection;
 use crate::serve::{Exchanges, Intake, ListenerId, Protocol, Violation};
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::story::{Decision, Ending};
 use crate::telemetry::trace::Trace;
 use crate::transport::{Replay, Source};
@@ -87,9 +83,13 @@ impl Exchanges for Proxy {
         intake: Intake,
         connection: Arc<Connection>,
     ) -> impl Future<Output = Response<DownBody>> + Send + 'static {
-        let gateway = self.live.load_full();
-        let metrics = gateway.common.metrics.clone();
-        Caught { whole: handle(gateway, intake, connection), metrics }
+        handle(self.live.load_full(), intake, connection)
+    }
+
+    fn panicked(&self) -> Response<DownBody> {
+        self.live.load().common.metrics.panics.inc();
+        tracing::error!("an exchange panicked; it was answered, and the others go on");
+        plain_internal()
     }
 }
 
@@ -385,29 +385,3 @@ fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
-
-pin_project! {
-    /// The answer of an exchange, or that of a bug in it: a panic ends one exchange and nothing else.
-    struct Caught<F> {
-        #[pin]
-        whole: F,
-        metrics: Arc<Metrics>,
-    }
-}
-
-impl<F: Future<Output = Response<DownBody>>> Future for Caught<F> {
-    type Output = Response<DownBody>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<DownBody>> {
-        let this = self.project();
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| this.whole.poll(cx)));
-        polled.unwrap_or_else(|_| {
-            this.metrics.panics.inc();
-            tracing::error!("an exchange panicked; it was answered, and the others go on");
-            Poll::Ready(plain_internal())
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests;
