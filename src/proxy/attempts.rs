@@ -195,12 +195,12 @@ async fn send(
     story: &Story,
 ) -> Result<Response<ResponseBody>, SendError> {
     let upstream = exchange.upstream;
-    let head =
-        head::upstream_request(exchange.parts, exchange.path, exchange.query, &upstream.head)
-            .and_then(|head| {
-                let body = exchange.body.attempt();
-                body.map(|body| head.map(|()| body)).ok_or_else(Rejection::internal)
-            });
+    let (parts, seen) = (exchange.parts, exchange.seen);
+    let head = head::upstream_request(parts, seen, exchange.path, exchange.query, &upstream.head)
+        .and_then(|head| {
+            let body = exchange.body.attempt();
+            body.map(|body| head.map(|()| body)).ok_or_else(Rejection::internal)
+        });
     let mut request = head.map_err(|rejection| SendError {
         kind: SendErrorKind::RequestBody,
         nothing_sent: true,

@@ -13,6 +13,7 @@ use http::{HeaderName, Method};
 use super::head::is_forbear;
 use super::made_key::KEY;
 use super::reject::{Rejection, shown};
+use super::survey::{Kind, Survey};
 use crate::policy::line::Band;
 use crate::policy::outcome::Safety;
 use crate::policy::time::WallTime;
@@ -31,6 +32,10 @@ const DEADLINE_SHARE: f64 = 0.9;
 
 /// Fields in which requests of Dagster and Airflow jobs tell their run; they reach the upstream, too.
 const RUN_FIELDS: [&str; 3] = ["x-dagster-run-id", "x-airflow-run-id", "x-airflow-dag-run-id"];
+
+/// How long an SDK waits itself: AWS and those that follow it, and those made by Stainless.
+const AMZ: HeaderName = HeaderName::from_static("amz-sdk-request");
+const STAINLESS: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
 
 /// Everything that a request asks of forbear.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,8 +77,11 @@ impl Directives {
     /// # Errors
     ///
     /// `bad_request`, naming the field, what was found and what would be right.
-    pub fn parse(headers: &HeaderMap, now: WallTime) -> Result<Self, Rejection> {
+    pub fn parse(headers: &HeaderMap, seen: Survey, now: WallTime) -> Result<Self, Rejection> {
         let mut read = Self::default();
+        if !seen.saw(Kind::Directive) {
+            return Ok(read);
+        }
         for (name, value) in headers {
             if is_forbear(name) {
                 read.take(name, value)?;
@@ -259,8 +267,6 @@ fn seconds(seconds: f64) -> Option<Duration> {
 /// The time that an SDK gives its own request, if it says so in passing. Zero and the past are
 /// ignored: the one means "no limit" to some, the other a clock that differs from ours.
 fn sdk_deadline(headers: &HeaderMap, now: WallTime) -> Option<Duration> {
-    const AMZ: HeaderName = HeaderName::from_static("amz-sdk-request");
-    const STAINLESS: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let amz = text(&AMZ)
         .and_then(|parts| parts.split(';').find_map(|part| part.trim().strip_prefix("ttl=")))
@@ -294,6 +300,13 @@ fn basic_utc(text: &str) -> Option<WallTime> {
     let days = year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468;
     let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
     Some(WallTime { unix_ms: seconds * 1000 })
+}
+
+/// All fields that are read here.
+#[cfg(test)]
+pub(super) fn fields() -> impl Iterator<Item = HeaderName> {
+    let named = KNOWN.into_iter().chain(RUN_FIELDS).map(HeaderName::from_static);
+    named.chain([AMZ, STAINLESS])
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::directives::Directives;
 use super::made_key::MadeKey;
 use super::reject::Rejection;
+use super::survey::{Kind, Survey};
 use crate::gateway::Gateway;
 use crate::gateway::upstream::Upstream;
 use crate::policy::limits::PoolId;
@@ -26,7 +27,7 @@ use crate::transport::{BodyFault, Replay, ReplayState};
 
 /// Fields that identify a caller to an upstream; quotas and cooldowns belong to the first of them
 /// that a request has. The value is hashed with a salt and forgotten.
-const CREDENTIAL_FIELDS: [HeaderName; 6] = [
+pub(super) const CREDENTIAL_FIELDS: [HeaderName; 6] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
@@ -46,6 +47,7 @@ pub(super) struct Exchange<'a> {
     /// Place of the route in the configuration.
     pub(super) route: usize,
     pub(super) parts: &'a Parts,
+    pub(super) seen: Survey,
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
     pub(super) directives: &'a Directives,
@@ -147,6 +149,9 @@ impl Exchange<'_> {
         if self.upstream.config.credential.is_some() {
             return common.injected(&self.upstream.config);
         }
+        if !self.seen.saw(Kind::Credential) {
+            return 0;
+        }
         CREDENTIAL_FIELDS
             .iter()
             .find_map(|name| self.parts.headers.get(name))
@@ -225,14 +230,10 @@ impl Teller {
         gateway: &Arc<Gateway>,
         method: http::Method,
         path: &str,
-        headers: &HeaderMap,
+        trace: Option<Trace>,
     ) -> Box<Self> {
         let anchor = gateway.common.clock.anchor();
         let wall = anchor.wall;
-        let trace = match &gateway.tracer {
-            Some(tracer) => Some(tracer.begin(headers)),
-            None => Trace::seen(headers),
-        };
         Box::new(Self {
             story: Story {
                 id: RequestId::new(wall, crate::gateway::Common::chance()),
@@ -245,7 +246,8 @@ impl Teller {
                 flow: None,
                 run: None,
                 trace,
-                attempts: Vec::new(),
+                // Mostly there is one, and a vector that grows begins with four.
+                attempts: Vec::with_capacity(1),
                 waited: Waits::default(),
                 decision: Decision::Pass,
                 status: 0,

@@ -13,6 +13,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, Uri, Version};
 
 use super::reject::{Code, Rejection, shown};
+use super::survey::{Kind, Survey};
 use crate::config::settings::UpstreamConfig;
 use crate::gateway::renewal::Injected;
 use crate::gateway::route::default_port;
@@ -96,7 +97,7 @@ impl UpstreamHead {
 /// # Errors
 ///
 /// A refusal; where the length of the message is in doubt it also ends the connection.
-pub fn check(parts: &Parts) -> Result<(), Rejection> {
+pub fn check(parts: &Parts, seen: Survey) -> Result<(), Rejection> {
     if parts.headers.len() > FIELDS_MAX {
         let detail =
             format!("the head has {} fields; at most {FIELDS_MAX} fit", parts.headers.len());
@@ -104,15 +105,15 @@ pub fn check(parts: &Parts) -> Result<(), Rejection> {
             .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
             .closing());
     }
-    check_framing(parts)?;
-    if has_own_via(&parts.headers) {
+    if seen.saw(Kind::Framing) {
+        check_framing(parts)?;
+    }
+    if seen.saw(Kind::Via) && has_own_via(&parts.headers) {
         return Err(Rejection::looped());
     }
-    if let Some(other) = parts
-        .headers
-        .get_all(header::EXPECT)
-        .iter()
-        .find(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    let is_other = |value: &&HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if seen.saw(Kind::Expect)
+        && let Some(other) = parts.headers.get_all(header::EXPECT).iter().find(is_other)
     {
         let found = shown(other.as_bytes());
         let detail = format!("Expect is `{found}`; forbear only knows `100-continue`");
@@ -208,10 +209,10 @@ fn max_forwards(headers: &HeaderMap) -> Option<u64> {
 /// The protocol that a request asks to switch to, if forbear passes the wish on: `websocket` and
 /// the like, without a request body. A switch to another version of HTTP or to TLS would take the
 /// requests inside out of sight, so that wish is dropped and the request served as it is.
-pub fn upgrade(parts: &Parts) -> Option<HeaderValue> {
+pub fn upgrade(parts: &Parts, seen: Survey) -> Option<HeaderValue> {
     let headers = &parts.headers;
-    let wished =
-        Nominated::connection(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+    let wished = seen.saw(Kind::Connection)
+        && Nominated::connection(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     if !wished || parts.version != Version::HTTP_11 {
         return None;
     }
@@ -233,6 +234,7 @@ pub fn upgrade(parts: &Parts) -> Option<HeaderValue> {
 }
 
 /// The fields that `Connection` names besides the well-known ones.
+#[derive(Default)]
 pub(super) struct Nominated<'a>(Vec<&'a [u8]>);
 
 impl<'a> Nominated<'a> {
@@ -276,6 +278,7 @@ impl<'a> Nominated<'a> {
 /// With the base path the target is longer than a target can be.
 pub fn upstream_request(
     parts: &Parts,
+    seen: Survey,
     path: &str,
     query: Option<&str>,
     upstream: &UpstreamHead,
@@ -287,7 +290,7 @@ pub fn upstream_request(
     let mut request = Request::new(());
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = target;
-    *request.headers_mut() = upstream_headers(parts, upstream);
+    *request.headers_mut() = upstream_headers(parts, seen, upstream);
     Ok(request)
 }
 
@@ -305,9 +308,12 @@ fn upstream_target(base_path: &str, path: &str, query: Option<&str>) -> Option<U
     PathAndQuery::from_maybe_shared(bytes::Bytes::from(text)).map(Uri::from).ok()
 }
 
-fn upstream_headers(parts: &Parts, upstream: &UpstreamHead) -> HeaderMap {
+fn upstream_headers(parts: &Parts, seen: Survey, upstream: &UpstreamHead) -> HeaderMap {
     let incoming = &parts.headers;
-    let nominated = Nominated::of(incoming);
+    let nominated = match seen.saw(Kind::Connection) {
+        true => Nominated::of(incoming),
+        false => Nominated::default(),
+    };
     let injected = upstream.injected.as_ref().map(|injected| &injected.0);
     let mut headers = HeaderMap::with_capacity(incoming.len() + 3);
     headers.insert(header::HOST, upstream.authority.clone());
@@ -320,16 +326,19 @@ fn upstream_headers(parts: &Parts, upstream: &UpstreamHead) -> HeaderMap {
     if let Some((name, value)) = upstream.injected.as_deref() {
         headers.insert(name.clone(), value.clone());
     }
-    if let Some(protocol) = upgrade(parts) {
+    if let Some(protocol) = upgrade(parts, seen) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
     // gRPC needs it end to end. In HTTP/1.1 it would need a `Connection` of its own.
-    let te = incoming.get(header::TE).filter(|_| parts.version == Version::HTTP_2);
-    if te.is_some_and(|te| te == "trailers") {
+    if parts.version == Version::HTTP_2
+        && incoming.get(header::TE).is_some_and(|te| te == "trailers")
+    {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(cookie) = joined_cookies(&headers) {
+    if seen.saw(Kind::Cookie)
+        && let Some(cookie) = joined_cookies(&headers)
+    {
         headers.insert(header::COOKIE, cookie);
     }
     // RFC 9110 7.6.2: for OPTIONS it counts the intermediaries, forbear among them.

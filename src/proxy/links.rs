@@ -7,7 +7,7 @@
 //! cannot be read for sure is passed on as it came. How an address is written is
 //! [`crate::gateway::route::WayBack`]'s business.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::response::Parts;
 
 use super::attempts::RelayBody;
@@ -25,11 +25,6 @@ mod body;
 mod field;
 
 mod json;
-
-/// Whether a field has addresses that clients follow. Comparing well-known names costs nothing.
-pub(super) fn is_link_field(name: &HeaderName) -> bool {
-    [header::LINK, header::LOCATION, header::CONTENT_LOCATION, header::REFRESH].contains(name)
-}
 
 /// Changes the addresses in a response, should it have any.
 pub(super) async fn rewrite(

@@ -4,19 +4,16 @@
 //! the client says, wait for the turn and send (`attempts`), relay. Every answer that forbear
 //! gives itself leaves through `refuse`, which sees to what the client still sends.
 
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONNECTION, EXPECT};
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use pin_project_lite::pin_project;
 
 pub mod target;
 
@@ -44,6 +41,8 @@ mod reading;
 
 mod relay;
 
+pub mod survey;
+
 mod upgrade;
 
 pub use self::relay::DownBody;
@@ -53,6 +52,7 @@ use self::directives::Directives;
 use self::exchange::{Exchange, Keys, Teller};
 use self::reject::Rejection;
 use self::response_head::Follows;
+use self::survey::{Kind, Survey};
 use self::target::Target;
 use self::upgrade::Tunnel;
 use crate::gateway::upstream::Upstream;
@@ -60,8 +60,8 @@ use crate::gateway::{Gateway, Live};
 use crate::policy::time::MonoTime;
 use crate::serve::connection::Connection;
 use crate::serve::{Exchanges, Intake, ListenerId, Protocol, Violation};
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::story::{Decision, Ending};
+use crate::telemetry::trace::Trace;
 use crate::transport::{Replay, Source};
 
 /// What a client still sends after an answer made here is read up to this size …
@@ -83,9 +83,13 @@ impl Exchanges for Proxy {
         intake: Intake,
         connection: Arc<Connection>,
     ) -> impl Future<Output = Response<DownBody>> + Send + 'static {
-        let gateway = self.live.load_full();
-        let metrics = gateway.common.metrics.clone();
-        Caught { whole: handle(gateway, intake, connection), metrics }
+        handle(self.live.load_full(), intake, connection)
+    }
+
+    fn panicked(&self) -> Response<DownBody> {
+        self.live.load().common.metrics.panics.inc();
+        tracing::error!("an exchange panicked; it was answered, and the others go on");
+        plain_internal()
     }
 }
 
@@ -104,17 +108,18 @@ async fn handle(
     let request = match intake {
         Intake::Request(request) => request,
         Intake::Refused(violation) => {
-            let teller = Teller::begin(&gateway, Method::GET, "", &HeaderMap::new());
+            let teller = Teller::begin(&gateway, Method::GET, "", None);
             return refuse(teller, violation.into(), None, &connection).await;
         }
     };
     let (mut parts, incoming) = request.into_parts();
     let downstream = parts.extensions.remove::<OnUpgrade>();
-    let (path, headers) = (parts.uri.path(), &parts.headers);
-    let mut teller = Teller::begin(&gateway, parts.method.clone(), path, headers);
-    let expects_continue = parts.headers.contains_key(EXPECT);
+    let seen = Survey::of(&parts.headers);
+    let trace = trace_of(&gateway, &parts.headers, seen);
+    let mut teller = Teller::begin(&gateway, parts.method.clone(), parts.uri.path(), trace);
+    let expects_continue = seen.saw(Kind::Expect);
 
-    let (prepared, body) = match prepare(&gateway, &parts, &connection, &mut teller) {
+    let (prepared, body) = match prepare(&gateway, &parts, seen, &connection, &mut teller) {
         Ok(prepared) => {
             let replay_max = prepared.upstream.config.replay_body_max;
             let body = replay(&gateway, incoming, replay_max);
@@ -133,12 +138,13 @@ async fn handle(
         upstream: &prepared.upstream,
         route: prepared.route,
         parts: &parts,
+        seen,
         path: prepared.path,
         query: prepared.query,
         directives,
         safety,
         made_key: made_key.as_ref(),
-        upgrade: head::upgrade(&parts),
+        upgrade: head::upgrade(&parts, seen),
         body: &body,
         expects_continue,
         anchor: teller.anchor,
@@ -165,6 +171,14 @@ async fn handle(
     response
 }
 
+fn trace_of(gateway: &Gateway, headers: &HeaderMap, seen: Survey) -> Option<Trace> {
+    match &gateway.tracer {
+        Some(tracer) => Some(tracer.begin(headers)),
+        None if seen.saw(Kind::Trace) => Trace::seen(headers),
+        None => None,
+    }
+}
+
 /// A request that may go on.
 struct Prepared<'a> {
     upstream: Arc<Upstream>,
@@ -179,10 +193,11 @@ struct Prepared<'a> {
 fn prepare<'a>(
     gateway: &Gateway,
     parts: &'a Parts,
+    seen: Survey,
     connection: &Connection,
     teller: &mut Teller,
 ) -> Result<Prepared<'a>, Rejection> {
-    head::check(parts)?;
+    head::check(parts, seen)?;
     let target = Target::parse(parts, connection.local())?;
     let own = match connection.listener() {
         ListenerId::Main(_) => None,
@@ -196,7 +211,7 @@ fn prepare<'a>(
     teller.routed(upstream, found.route);
 
     let common = &gateway.common;
-    let directives = Directives::parse(&parts.headers, teller.story.started)?;
+    let directives = Directives::parse(&parts.headers, seen, teller.story.started)?;
     let route = upstream.route(found.route);
     let default_key = route.and_then(|route| route.key.clone()).or(upstream.config.key.clone());
     let story = &mut teller.story;
@@ -370,29 +385,3 @@ fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
-
-pin_project! {
-    /// The answer of an exchange, or that of a bug in it: a panic ends one exchange and nothing else.
-    struct Caught<F> {
-        #[pin]
-        whole: F,
-        metrics: Arc<Metrics>,
-    }
-}
-
-impl<F: Future<Output = Response<DownBody>>> Future for Caught<F> {
-    type Output = Response<DownBody>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<DownBody>> {
-        let this = self.project();
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| this.whole.poll(cx)));
-        polled.unwrap_or_else(|_| {
-            this.metrics.panics.inc();
-            tracing::error!("an exchange panicked; it was answered, and the others go on");
-            Poll::Ready(plain_internal())
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests;

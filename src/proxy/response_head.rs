@@ -13,8 +13,8 @@ use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
 use super::head::{Nominated, VIA_NAME, content_length, is_forbear, is_hop_by_hop, via};
-use super::links;
 use super::reject::{Verdict, shown_up_to};
+use super::survey::{Kind, Survey};
 use crate::policy::outcome::{WaitKind, Waits};
 use crate::policy::time::WallTime;
 use crate::telemetry::story::Story;
@@ -71,14 +71,19 @@ pub fn downstream_response(
     upgrade: Option<&HeaderValue>,
 ) -> Result<Passed, BadHead> {
     let follows = follows(parts, method, upgrade)?;
-    let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
-    if chunked {
-        check_transfer_encoding(parts)?;
+    let seen = Survey::of(&parts.headers);
+    let mut chunked = false;
+    let mut length = None;
+    if seen.saw(Kind::Framing) {
+        chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
+        if chunked {
+            check_transfer_encoding(parts)?;
+        }
+        length = content_length(&parts.headers).map_err(BadHead)?;
     }
-    let length = content_length(&parts.headers).map_err(BadHead)?;
 
     let headers = &mut parts.headers;
-    let has_links = strip(headers);
+    strip(headers, seen);
     // With `Transfer-Encoding` a length is a lie or a leftover (RFC 9112 6.3); with 204 it is
     // forbidden (RFC 9110 8.6).
     let without_length = chunked || parts.status == StatusCode::NO_CONTENT;
@@ -93,7 +98,7 @@ pub fn downstream_response(
     }
     headers.append(header::VIA, via(parts.version));
     parts.version = Version::HTTP_11;
-    Ok(Passed { follows, has_links })
+    Ok(Passed { follows, has_links: seen.saw(Kind::Link) })
 }
 
 fn follows(
@@ -148,22 +153,24 @@ fn check_transfer_encoding(parts: &Parts) -> Result<(), BadHead> {
 }
 
 /// Drops what belongs to the connection, what `Connection` names, and every `Forbear-*`: only
-/// forbear itself may speak in that name. Says whether there is a field with links, since it looks
-/// at every name anyway.
-fn strip(headers: &mut HeaderMap) -> bool {
-    for name in Nominated::of(headers).names() {
-        headers.remove(name);
+/// forbear itself may speak in that name.
+fn strip(headers: &mut HeaderMap, seen: Survey) {
+    if seen.saw(Kind::Connection) {
+        for name in Nominated::of(headers).names() {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
     }
-    let mut has_links = false;
-    let mut leaves = |name: &&HeaderName| {
-        has_links |= links::is_link_field(name);
-        is_hop_by_hop(name) || is_forbear(name)
-    };
-    // Mostly there is one, so that looking again is cheaper than a list.
-    while let Some(name) = headers.keys().find(&mut leaves).cloned() {
-        headers.remove(name);
+    if seen.saw(Kind::Framing) {
+        headers.remove(header::TRANSFER_ENCODING);
     }
-    has_links
+    if seen.saw(Kind::Hop) || seen.saw(Kind::Directive) {
+        let leaves = |name: &&HeaderName| is_hop_by_hop(name) || is_forbear(name);
+        // There are one or two, so that looking again is cheaper than a list.
+        while let Some(name) = headers.keys().find(leaves).cloned() {
+            headers.remove(name);
+        }
+    }
 }
 
 /// Adds the story's fields to the answer of the upstream called `name`. `retry_at` is shown if the

@@ -20,10 +20,7 @@ impl Lines {
     /// `block` is the same on every call, only longer.
     pub(super) fn next<'b>(&mut self, block: &'b [u8]) -> Result<Option<&'b [u8]>, Violation> {
         let rest = block.get(self.at..).unwrap_or_default();
-        let Some(offset) = rest.iter().position(|byte| is_control(*byte)) else {
-            self.at = block.len();
-            return Ok(None);
-        };
+        let offset = plain(rest);
         self.at += offset;
         match rest.get(offset..).unwrap_or_default() {
             [b'\r', b'\n', ..] => {
@@ -32,7 +29,7 @@ impl Lines {
                 self.start = self.at;
                 Ok(Some(line))
             }
-            [b'\r'] => Ok(None),
+            [] | [b'\r'] => Ok(None),
             [b'\r', ..] => Err(Violation::bad(
                 "line end: found a carriage return without a line feed; end every line with CRLF",
             )),
@@ -77,7 +74,20 @@ pub(super) fn split(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
 
 /// `tchar` of RFC 9110 section 5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    matches!(byte,
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*'
+        | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+}
+
+/// How many bytes stand before the first control byte. Sixteen at a time, since the compiler makes a
+/// few vector instructions of a block that is looked at as a whole.
+fn plain(bytes: &[u8]) -> usize {
+    let (blocks, _) = bytes.as_chunks::<16>();
+    let is_plain =
+        |block: &&[u8; 16]| !block.iter().fold(false, |found, byte| found | is_control(*byte));
+    let skipped = 16 * blocks.iter().take_while(is_plain).count();
+    let rest = bytes.get(skipped..).unwrap_or_default();
+    skipped + rest.iter().position(|byte| is_control(*byte)).unwrap_or(rest.len())
 }
 
 /// Bytes from a peer as they may stand in a sentence: short, printable, one line.

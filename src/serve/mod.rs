@@ -57,6 +57,9 @@ pub trait Exchanges: Clone + Send + Sync + 'static {
         intake: Intake,
         connection: Arc<Connection>,
     ) -> impl Future<Output = http::Response<Self::Body>> + Send + 'static;
+
+    /// The answer of an exchange that a bug has ended: a panic ends one exchange and nothing else.
+    fn panicked(&self) -> http::Response<Self::Body>;
 }
 
 /// What came in.

@@ -2,7 +2,9 @@
 //! [`Exchanges::call`], and the response goes back with a guard that tells when it is over.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -24,7 +26,15 @@ pub(super) async fn exchange<E: Exchanges>(
     under_way: UnderWay,
 ) -> Result<Response<Answer<E::Body>>, Infallible> {
     let connection = Arc::clone(&under_way.connection);
-    let mut response = exchanges.call(intake, Arc::clone(&connection)).await;
+    let mut response = {
+        // Pinned where it is made: to await it would copy its four kilobytes twice.
+        let mut whole = pin!(exchanges.call(intake, Arc::clone(&connection)));
+        poll_fn(|cx| {
+            catch_unwind(AssertUnwindSafe(|| whole.as_mut().poll(cx)))
+                .unwrap_or_else(|_| Poll::Ready(exchanges.panicked()))
+        })
+        .await
+    };
     connection.upgrade_settled(response.status() == StatusCode::SWITCHING_PROTOCOLS);
     if connection.is_closing() && connection.protocol() == Protocol::Http1 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -10,27 +10,28 @@
 //! uses is looked at when it is taken from the pool, and when the pool is swept.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{RequestBody, Upload};
-use super::connect::{Io, Link};
+use super::connect::Link;
 use super::error::{SendError, SendErrorKind};
 use super::failure::{Facts, late, of_hyper, too_many_informational};
+use super::meter::{Meter, Metered, Reading};
 use super::timer::Alarm;
+use super::wake::Bell;
 use super::{Target, head};
-use crate::io::poll_write_pieces;
 
 /// A response head may be this large, on the wire, and so may all informational ones before it;
 /// hyper reads bodies through the same buffer.
@@ -43,8 +44,6 @@ const HEAD_FIELDS_MAX: usize = 128;
 /// worker's default share of 16 stalled streams must not stop a seventeenth.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
-/// Informational responses before the final one. More than a few are an attempt to keep us busy.
-const INFORMATIONAL_MAX: u64 = 16;
 /// A connection with requests in flight is probed this often, and given up after this long.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,6 +61,7 @@ pub(super) struct Http1 {
     /// `None` once it has ended. How it ended is told to each request by its own error.
     driver: Option<Driver>,
     meter: Arc<Meter>,
+    bell: Bell,
     /// For whoever waits for the peer.
     pub(super) alarm: Alarm,
     open: Open,
@@ -88,7 +88,7 @@ impl Connection {
     /// Begins to speak HTTP. Nothing of a request is involved yet.
     pub(super) async fn open(link: Link, target: &Target) -> Result<Self, SendError> {
         let meter = Arc::new(Meter::default());
-        let io = TokioIo::new(Metered { io: link.io, meter: meter.clone() });
+        let io = TokioIo::new(Metered::new(link.io, meter.clone()));
         let open = target.count_open();
         let failed = |error: hyper::Error| {
             let kind = SendErrorKind::Reset;
@@ -119,7 +119,8 @@ impl Connection {
             .await
             .map_err(failed)?;
         let driver: Option<Driver> = Some(Box::pin(connection.with_upgrades()));
-        Ok(Self::Http1(Http1 { sender, driver, meter, alarm: Alarm::default(), open }))
+        let (bell, alarm) = (Bell::new(), Alarm::default());
+        Ok(Self::Http1(Http1 { sender, driver, meter, bell, alarm, open }))
     }
 
     /// Sends one request and waits for the head of its response. hyper has the request before the
@@ -191,10 +192,13 @@ impl Http1 {
         deadline: Instant,
     ) -> impl Future<Output = Ended> + Send {
         head::for_http1(&mut request);
+        self.bell.attend();
         let mut sending = Box::pin(self.sender.try_send_request(request));
         poll_fn(move |cx| {
-            drive(&mut self.driver, cx);
-            let ended = sending.as_mut().poll(cx);
+            let ended = self.bell.poll(cx, |cx| {
+                drive(&mut self.driver, cx);
+                sending.as_mut().poll(cx)
+            });
             let is_flood = self.meter.reading().is_flood_since(before);
             match ended {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(Ok(response))),
@@ -205,9 +209,22 @@ impl Http1 {
         })
     }
 
-    /// Reads and writes what can be; `cx` is woken when there is more to do.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        drive(&mut self.driver, cx);
+    /// The next frame of the response that this connection carries.
+    pub(super) fn poll_frame(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self { bell, driver, .. } = self;
+        bell.poll(cx, |cx| {
+            if let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) {
+                return Poll::Ready(frame);
+            }
+            // It has called the connection, which is driven at once.
+            bell.attend();
+            drive(driver, cx);
+            Pin::new(incoming).poll_frame(cx)
+        })
     }
 
     /// Whether another request can be sent, as far as was seen when it was driven last.
@@ -217,8 +234,13 @@ impl Http1 {
 
     /// Looks what has happened to it while nobody drove it: whether another request can be sent.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        drive(&mut self.driver, &mut Context::from_waker(self.bell.waker()));
         self.seems_ready()
+    }
+
+    /// Nobody waits for anything from it until it is used again.
+    pub(super) fn rest(&self) {
+        self.bell.detach();
     }
 
     /// Lets the connection live on without us, because it was upgraded.
@@ -277,114 +299,5 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Bytes that a connection's socket has taken and given.
-#[derive(Default)]
-struct Meter {
-    read: AtomicU64,
-    written: AtomicU64,
-    /// Informational heads, of those that began a read.
-    informational: AtomicU64,
-}
-
-#[derive(Clone, Copy)]
-struct Reading {
-    read: u64,
-    written: u64,
-    informational: u64,
-}
-
-impl Reading {
-    /// Whether what came since then, without a final head, is there to keep us busy. The bytes
-    /// bound what the count misses, since it looks at the start of each read only; hyper's own
-    /// callback for informational responses would cost every request four allocations.
-    fn is_flood_since(&self, before: Self) -> bool {
-        self.informational - before.informational > INFORMATIONAL_MAX
-            || self.read - before.read > HEAD_BYTES_MAX as u64
-    }
-}
-
-/// How many informational heads `bytes` begins with.
-fn informational_heads(bytes: &[u8]) -> u64 {
-    const START: &[u8] = b"HTTP/1.1 1";
-    if !bytes.starts_with(START) {
-        return 0;
-    }
-    bytes.windows(START.len()).filter(|window| *window == START).count() as u64
-}
-
-impl Meter {
-    fn reading(&self) -> Reading {
-        Reading {
-            read: self.read.load(Ordering::Acquire),
-            written: self.written.load(Ordering::Acquire),
-            informational: self.informational.load(Ordering::Acquire),
-        }
-    }
-}
-
-struct Metered {
-    io: Box<dyn Io>,
-    meter: Arc<Meter>,
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.io).poll_read(cx, buffer);
-        let read = buffer.filled().get(before..).unwrap_or_default();
-        self.meter.read.fetch_add(read.len() as u64, Ordering::Release);
-        let informational = informational_heads(read);
-        if informational > 0 {
-            self.meter.informational.fetch_add(informational, Ordering::Release);
-        }
-        outcome
-    }
-}
-
-impl Metered {
-    fn record(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(count)) = &outcome {
-            self.meter.written.fetch_add(*count as u64, Ordering::Release);
-        }
-        outcome
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.record(outcome)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = poll_write_pieces(Pin::new(&mut self.io), cx, pieces);
-        self.record(outcome)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -5,7 +5,7 @@
 //! repeats a request that may have left this process: the only thing it does on its own is to
 //! take another connection when a pooled one turned out to be closed before it took the request.
 //!
-//! Read in this order: `connect` (with `dns`, `tls`), `http` (with `head`, `failure`), `pool`,
+//! Read in this order: `connect` (with `dns`, `tls`), `http` (with `head`, `failure`, `meter`, `wake`), `pool`,
 //! `body` (with `source`, `recording`), `response`.
 
 mod connect;
@@ -13,11 +13,13 @@ mod dns;
 mod failure;
 mod head;
 mod http;
+mod meter;
 mod recording;
 mod response;
 mod source;
 mod timer;
 mod tls;
+mod wake;
 
 pub mod body;
 pub mod error;

@@ -71,6 +71,7 @@ pub(super) fn take(target: &Target) -> Option<Connection> {
 /// Puts an HTTP/1 connection back whose request and response are both over. One that is still
 /// writing the end of its request, or was closed, is closed for good.
 pub(super) fn put_back(target: &Arc<Target>, mut connection: Http1) {
+    connection.rest();
     if !connection.seems_ready() && !connection.is_ready() {
         return;
     }

@@ -8,7 +8,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -186,16 +186,10 @@ impl ResponseBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(connection) = self.lease.as_mut().and_then(Lease::http1) else {
-            return Pin::new(&mut self.incoming).poll_frame(cx);
-        };
-        // What comes next is made by driving, just below, so that nobody need be woken for it.
-        let asked = &mut Context::from_waker(Waker::noop());
-        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(asked) {
-            return Poll::Ready(frame);
+        match self.lease.as_mut().and_then(Lease::http1) {
+            Some(connection) => connection.poll_frame(&mut self.incoming, cx),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
         }
-        connection.drive(cx);
-        Pin::new(&mut self.incoming).poll_frame(cx)
     }
 
     /// Whoever relays a body does not poll it again after its last piece, so the end is taken

@@ -9,7 +9,7 @@
 //! | `store` | what the ledger costs the data path and its own thread, and how large its file gets |
 //! | `cost` | instructions and allocations per request, which do not depend on the clock |
 //!
-//! `origin` and `load` are the two ends of `peers`, `job` and `cost`; each is a process of its own, so that
+//! `origin` and `load` are the two ends of `peers`, `job` and `cost`, and `bare` is a peer; each is a process of its own, so that
 //! the scheduler accounts for it separately and it can be pinned to another core.
 
 #![allow(
@@ -26,6 +26,8 @@ use clap::{Parser, Subcommand};
 /// What the product allocates with, so that a step costs here what it costs there.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+mod bare;
 
 mod cost;
 
@@ -63,6 +65,9 @@ enum Command {
     Store(store::Options),
     /// Instructions and allocations per request, under valgrind
     Cost(cost::Options),
+    /// A proxy that is hyper and nothing else
+    #[command(hide = true)]
+    Bare(bare::Options),
     /// The origin
     #[command(hide = true)]
     Origin(origin::Options),
@@ -81,6 +86,7 @@ fn main() -> Outcome {
         Command::Job(options) => job::run(options),
         Command::Store(options) => store::run(options),
         Command::Cost(options) => cost::run(options),
+        Command::Bare(options) => bare::run(&options),
         Command::Origin(options) => origin::run(&options),
         Command::Load(options) => load::run(&options),
     }

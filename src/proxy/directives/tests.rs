@@ -16,12 +16,16 @@ fn headers(fields: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
+fn parse(headers: &HeaderMap) -> Result<Directives, Rejection> {
+    Directives::parse(headers, Survey::of(headers), NOW)
+}
+
 fn read(fields: &[(&str, &str)]) -> Directives {
-    Directives::parse(&headers(fields), NOW).unwrap()
+    parse(&headers(fields)).unwrap()
 }
 
 fn refusal(fields: &[(&str, &str)]) -> String {
-    let refused = Directives::parse(&headers(fields), NOW).unwrap_err();
+    let refused = parse(&headers(fields)).unwrap_err();
     assert_eq!(refused.status, 400);
     refused.detail
 }
@@ -202,7 +206,7 @@ proptest! {
         let Ok(value) = HeaderValue::from_bytes(&value) else { return Ok(()) };
         let mut headers = HeaderMap::new();
         headers.insert(field, value);
-        if let Err(refused) = Directives::parse(&headers, NOW) {
+        if let Err(refused) = parse(&headers) {
             prop_assert!(refused.detail.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
         }
     }

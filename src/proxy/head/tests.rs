@@ -9,6 +9,23 @@ use crate::config::secret::Secret;
 use crate::config::settings::CredentialConfig;
 use crate::gateway::route::tests::upstream;
 
+fn check(parts: &Parts) -> Result<(), Rejection> {
+    super::check(parts, Survey::of(&parts.headers))
+}
+
+fn upgrade(parts: &Parts) -> Option<HeaderValue> {
+    super::upgrade(parts, Survey::of(&parts.headers))
+}
+
+fn upstream_request(
+    parts: &Parts,
+    path: &str,
+    query: Option<&str>,
+    upstream: &UpstreamHead,
+) -> Result<Request<()>, Rejection> {
+    super::upstream_request(parts, Survey::of(&parts.headers), path, query, upstream)
+}
+
 fn github() -> UpstreamHead {
     let mut config = upstream("github", "https://api.github.com/v3", &[]);
     config.credential = Some(CredentialConfig {

@@ -26,6 +26,17 @@ fn about(found: Duration, expected: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_ends_one_exchange_gives_back_what_it_held_and_hurts_nobody_else() {
+    let mut line = connect();
+    for path in ["/bug", "/late-bug"] {
+        line.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        line.recorder.dropped.notified().await;
+    }
+    line.send(LAST).await;
+    assert_eq!(line.statuses().await, [500, 500, 200]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_connection_closes_quietly_after_the_header_timeout() {
     let (after, statuses) = until_closed(&mut connect()).await;
     about(after, TIMEOUTS.header);

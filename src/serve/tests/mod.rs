@@ -113,6 +113,10 @@ impl Exchanges for Recorder {
                 this.arrived.notify_one();
                 this.release.notified().await;
             }
+            if path == "/late-bug" {
+                tokio::task::yield_now().await;
+            }
+            assert!(!path.ends_with("bug"), "a bug, on purpose");
             if path == "/unread" {
                 return answer(StatusCode::OK, "not read");
             }
@@ -146,6 +150,10 @@ impl Exchanges for Recorder {
             drop(dropped);
             answer(status, if upgrade { "" } else { "fine" })
         }
+    }
+
+    fn panicked(&self) -> Response<Self::Body> {
+        answer(StatusCode::INTERNAL_SERVER_ERROR, "a bug")
     }
 }
 

@@ -23,6 +23,7 @@ type Script = Arc<Mutex<VecDeque<&'static str>>>;
 struct World {
     clock: Clock,
     host: Host<Proxy>,
+    metrics: Arc<Metrics>,
     /// When each attempt reached the upstream.
     arrivals: Arc<Mutex<Vec<Duration>>>,
     _orders: watch::Sender<Orders>,
@@ -39,7 +40,7 @@ impl World {
         let settings = Arc::new(settings);
         let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
         let log = LogWriter::start(std::io::sink(), metrics.log_lines_dropped.clone()).unwrap();
-        let common = Common::new(clock, metrics, &settings);
+        let common = Common::new(clock, metrics.clone(), &settings);
         let access = AccessLogger::new(settings.log, log);
         let mut gateway = Gateway::build(settings, access, &common, None).unwrap();
         gateway.enforce();
@@ -61,7 +62,7 @@ impl World {
         });
         let exchanges = Proxy::new(Arc::new(ArcSwap::from_pointee(gateway)));
         let host = Host { exchanges, orders: watching, load: Arc::new(Load::new(1)) };
-        Self { clock, host, arrivals, _orders: orders }
+        Self { clock, host, metrics, arrivals, _orders: orders }
     }
 
     /// Sends a GET with these fields; the answer, and how long it took.
@@ -169,4 +170,16 @@ async fn between_two_attempts_lies_the_configured_pause() {
     let [second, third] = world.waits()[..] else { panic!("three attempts") };
     assert_about(second, ms(2_000));
     assert_about(third, ms(4_000));
+}
+
+#[tokio::test]
+async fn a_bug_in_an_exchange_is_answered_and_counted() {
+    let world = World::with("", []);
+    let response = world.host.exchanges.panicked();
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.headers()[http::header::CONTENT_TYPE], "application/problem+json");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&body["code"], &body["status"]), (&"internal".into(), &500.into()));
+    assert_eq!(world.metrics.panics.get(), 1);
 }

@@ -11,6 +11,7 @@ use forbear::policy::time::WallTime;
 use forbear::proxy::directives::{Directives, safety};
 use forbear::proxy::head::{self, UpstreamHead};
 use forbear::proxy::response_head;
+use forbear::proxy::survey::Survey;
 use forbear::transport::{Replay, ReplayMemory, Source};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
@@ -102,9 +103,10 @@ fn request_head(count: usize) -> Pass {
     let upstream = UpstreamHead::new(upstream).expect("it is valid");
     let parts = request(count);
     Box::new(move || {
-        head::check(&parts).expect("it is valid");
+        let seen = Survey::of(&parts.headers);
+        head::check(&parts, seen).expect("it is valid");
         let query = Some("q=retry");
-        let _ = black_box(head::upstream_request(&parts, "/search/code", query, &upstream));
+        let _ = black_box(head::upstream_request(&parts, seen, "/search/code", query, &upstream));
     })
 }
 
@@ -127,7 +129,8 @@ fn response_head(count: usize) -> Pass {
 fn directives(count: usize) -> Pass {
     let parts = request(count);
     Box::new(move || {
-        let directives = Directives::parse(&parts.headers, NOW).expect("they are valid");
+        let directives = Directives::parse(&parts.headers, Survey::of(&parts.headers), NOW)
+            .expect("they are valid");
         black_box(safety(&parts.method, &parts.headers, &directives, None));
     })
 }

@@ -55,7 +55,7 @@ pub(crate) struct Options {
     /// Rows: S, T, open, post, mib, calls, memory, start, workers [default: all]
     #[arg(long, value_delimiter = ',', value_name = "ROWS")]
     only: Vec<String>,
-    /// forbear, nginx, haproxy, envoy [default: all that are found]
+    /// forbear, nginx, haproxy, envoy, bare (hyper and nothing else) [default: all that are found]
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     proxies: Vec<String>,
     /// Another build of forbear, instead of the one of this folder; may be given more than once

@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Nginx,
     Haproxy,
     Envoy,
+    /// This program, as a proxy that is hyper and nothing else.
+    Bare,
 }
 
 /// A program that can be measured.
@@ -76,15 +78,18 @@ impl Proxy {
         let is_wanted = |proxy: &Self| match proxy.kind {
             // A named build was asked for by its name already.
             Kind::Forbear => !builds.is_empty() || only.iter().any(|name| name == "forbear"),
-            Kind::Nginx | Kind::Haproxy | Kind::Envoy => only.contains(&proxy.name),
+            Kind::Nginx | Kind::Haproxy | Kind::Envoy | Kind::Bare => only.contains(&proxy.name),
         };
+        all.push(Self::new("bare", Kind::Bare, std::env::current_exe()?));
         all.retain(|proxy| only.is_empty() || is_wanted(proxy));
         for name in only {
-            let is_known = name == "forbear" || peers.iter().any(|(peer, _)| peer == name);
+            let is_known = ["forbear", "bare"].contains(&&**name)
+                || peers.iter().any(|(peer, _)| peer == name);
             if !is_known {
-                return Err(
-                    format!("--proxies: {name} is none of forbear, nginx, haproxy, envoy").into()
-                );
+                return Err(format!(
+                    "--proxies: {name} is none of forbear, nginx, haproxy, envoy, bare"
+                )
+                .into());
             }
         }
         if all.is_empty() { Err("none of these proxies was found".into()) } else { Ok(all) }
@@ -95,6 +100,7 @@ impl Proxy {
         let flag = match self.kind {
             Kind::Forbear | Kind::Envoy => "--version",
             Kind::Nginx | Kind::Haproxy => "-v",
+            Kind::Bare => return "hyper and nothing else".to_owned(),
         };
         let Ok(output) = Command::new(&self.program).arg(flag).output() else {
             return String::new();
@@ -110,6 +116,9 @@ impl Proxy {
             Kind::Forbear => ("forbear.toml", include_str!("forbear.toml")),
             Kind::Nginx => ("nginx.conf", include_str!("nginx.conf")),
             Kind::Haproxy => ("haproxy.cfg", include_str!("haproxy.cfg")),
+            Kind::Bare => {
+                ("bare.args", "bare --port {port} --plain {plain} --tls {tls} --ca ca.pem")
+            }
             Kind::Envoy => ("envoy.yaml", include_str!("envoy.yaml")),
         }
     }
@@ -122,6 +131,10 @@ impl Proxy {
             Kind::Forbear => command.args(["run", "-c"]).arg(file),
             Kind::Nginx => command.args(["-e", "stderr", "-c"]).arg(file),
             Kind::Haproxy => command.args(["-db", "-f"]).arg(file),
+            Kind::Bare => {
+                let arguments = fs::read_to_string(file).unwrap_or_default();
+                command.args(arguments.split_whitespace())
+            }
             Kind::Envoy => command
                 .args(["--log-level", "error", "--disable-hot-restart", "--concurrency"])
                 .arg(workers.to_string())

@@ -136,7 +136,7 @@ impl Table {
                 };
                 let [target, verdict] = match kind {
                     Kind::Forbear => [figure.target.text(), self.verdict(figure, proxy, median)],
-                    Nginx | Kind::Haproxy | Envoy => Default::default(),
+                    Nginx | Kind::Haproxy | Envoy | Kind::Bare => Default::default(),
                 };
                 let title = format!("{} {}", figure.title, figure.unit);
                 let values = [min, median, max].map(short).join(" | ");
@@ -181,6 +181,7 @@ impl Target {
             Beside(Kind::Forbear, most) => format!("≤ {most:.2} × forbear"),
             Beside(Nginx, most) => format!("≤ {most:.2} × nginx"),
             Beside(Kind::Haproxy, most) => format!("≤ {most:.2} × haproxy"),
+            Beside(Kind::Bare, most) => format!("≤ {most:.2} × bare"),
             Beside(Envoy, most) => format!("≤ {most:.2} × envoy"),
             AtMost(most) => format!("≤ {most}"),
             AtLeast(least) => format!("≥ {least}"),
