@@ -99,7 +99,12 @@ impl UpstreamState {
     /// Asks or tells the policy something. Everything that follows from it has been done when this
     /// returns.
     pub fn with<R>(&self, f: impl FnOnce(&mut UpstreamPolicy, &mut Context<'_>) -> R) -> R {
-        self.with_at(self.common.clock.now(), f)
+        self.with_at(self.now(), f)
+    }
+
+    /// By the clock of everybody.
+    pub fn now(&self) -> MonoTime {
+        self.common.clock.now()
     }
 
     /// As [`Self::with`], by a clock that was read just before. An earlier time than the present

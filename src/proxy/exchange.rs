@@ -294,13 +294,26 @@ impl Teller {
         }
     }
 
+    /// Whether the story is over.
+    pub(super) fn has_told(&self) -> bool {
+        self.told
+    }
+
+    pub(super) fn now(&self) -> MonoTime {
+        self.gateway.common.clock.now()
+    }
+
     /// The story is over; what it says of its ending is true.
     pub(super) fn tell(&mut self) {
+        self.tell_at(self.now());
+    }
+
+    /// As [`Self::tell`], by a clock that was read just before.
+    pub(super) fn tell_at(&mut self, now: MonoTime) {
         if std::mem::replace(&mut self.told, true) {
             return;
         }
         let common = &self.gateway.common;
-        let now = common.clock.now();
         self.story.took = now.since(self.anchor.mono);
         self.story.streamed = self.headed.map_or(Duration::ZERO, |headed| now.since(headed));
         match &self.upstream {

@@ -235,19 +235,28 @@ impl InFlight {
         let (sent, permit) = grant.split();
         (Self { state: state.clone(), sent: Some(sent), permit: Some(permit) }, before)
     }
+
+    /// Gives the place up, by a clock that was read just before.
+    pub(super) fn end(mut self, now: MonoTime) {
+        self.release(now);
+    }
+
+    fn release(&mut self, now: MonoTime) {
+        let (sent, Some(permit)) = (self.sent.take(), self.permit.take()) else { return };
+        self.state.with_at(now, |policy, cx| {
+            if let Some(sent) = sent {
+                policy.abandon(cx, &permit, sent);
+            }
+            policy.release(cx, permit);
+        });
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let (sent, permit) = (self.sent.take(), self.permit.take());
-        self.state.with(|policy, cx| {
-            if let Some(permit) = permit {
-                if let Some(sent) = sent {
-                    policy.abandon(cx, &permit, sent);
-                }
-                policy.release(cx, permit);
-            }
-        });
+        if self.permit.is_some() {
+            self.release(self.state.now());
+        }
     }
 }
 

@@ -152,11 +152,17 @@ impl Stream {
 
     /// `None` leaves the ending that the response head already decided.
     fn end(&mut self, ending: Option<Ending>) {
-        self.flow.in_flight = None;
+        if self.teller.has_told() {
+            return;
+        }
+        let now = self.teller.now();
+        if let Some(in_flight) = self.flow.in_flight.take() {
+            in_flight.end(now);
+        }
         if let Some(ending) = ending {
             self.teller.end_as(ending);
         }
         self.teller.story.bytes_up = self.upload.bytes_seen();
-        self.teller.tell();
+        self.teller.tell_at(now);
     }
 }

@@ -150,14 +150,15 @@ pub fn send(
     mut request: Request<RequestBody>,
     options: SendOptions,
 ) -> impl Future<Output = Result<Response<ResponseBody>, SendError>> + Send {
-    let deadline = timer::after(options.head_timeout);
+    let now = timer::now();
+    let deadline = timer::later(now, options.head_timeout);
     let upload = request.body().upload();
     let asked_upgrade = head::wants_upgrade(&request);
     let mut pooled_tries = if options.fresh || asked_upgrade { 0 } else { POOLED_TRIES_MAX };
     // A block, since an `async fn` would carry its arguments twice, and this one's are large.
     async move {
         loop {
-            let pooled = if pooled_tries > 0 { pool::take(target) } else { None };
+            let pooled = if pooled_tries > 0 { pool::take(target, now) } else { None };
             pooled_tries = pooled_tries.saturating_sub(1);
             let is_reused = pooled.is_some();
             let mut connection = match pooled {

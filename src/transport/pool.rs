@@ -46,11 +46,10 @@ struct Idle {
 
 /// A connection that seems alive, if there is one. Should it have been closed meanwhile, it gives
 /// its request back untouched; to look first would cost every request, and not be sure either.
-pub(super) fn take(target: &Target) -> Option<Connection> {
+pub(super) fn take(target: &Target, now: Instant) -> Option<Connection> {
     let mut dead = None;
     let taken = with(|pool| {
         let idle = pool.targets.get_mut(&target.id())?;
-        let now = timer::now();
         if let Some((connection, used)) = idle.http2.as_mut().filter(|(it, _)| !it.is_closed()) {
             *used = now;
             return Some(Connection::Http2(connection.clone()));

@@ -12,8 +12,13 @@ pub(super) use crate::io::{Alarm, now};
 
 /// The moment `span` from now; a span too long to count is simply very far away.
 pub(super) fn after(span: Duration) -> Instant {
+    later(now(), span)
+}
+
+/// As [`after`], by a clock that was read just before.
+pub(super) fn later(now: Instant, span: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
-    now() + span.min(FAR)
+    now + span.min(FAR)
 }
 
 /// A bound on each single wait for a peer. Only waiting counts: time in which we did not ask for
