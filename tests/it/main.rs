@@ -16,6 +16,7 @@ mod support {
     pub(crate) mod process;
     pub(crate) mod raw;
     pub(crate) mod strict;
+    pub(crate) mod surroundings;
     pub(crate) mod world;
 }
 
@@ -57,6 +58,8 @@ mod chunking;
 mod expect;
 /// Peers that fail, on both sides.
 mod faults;
+/// Disks and clocks that go wrong under the state file.
+mod faults_state;
 /// Message framing and syntax of HTTP/1.1 requests.
 mod framing;
 /// Fields of one connection, forbear's own fields, loops.
@@ -86,6 +89,8 @@ mod cli;
 mod drain;
 /// A response that somebody pastes, and profiles.
 mod interpret;
+/// That the story of an exchange leaves no time out.
+mod intervals;
 /// What is kept, and how it is asked for.
 mod kills;
 mod ledger;

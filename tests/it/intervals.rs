@@ -1,0 +1,1 @@
+//! That the story of an exchange leaves no time out.
