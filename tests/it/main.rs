@@ -96,6 +96,8 @@ mod kills;
 mod ledger;
 /// All or nothing, with nothing lost.
 mod reload;
+/// What of it is about those who wait, and what they may still spend.
+mod reload_state;
 /// A command behind forbear.
 mod run_command;
 /// Spans, and the collector that they go to.
