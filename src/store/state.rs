@@ -21,7 +21,7 @@ const SET_MIN_MS: i64 = 1000;
 pub struct StateKey {
     /// Name of the upstream.
     pub upstream: String,
-    /// `breaker`, `cooldown` or `quota`.
+    /// `breaker`, `cooldown`, `quota`, `spent`, `lock`, `cycle` or `limit`.
     pub kind: String,
     /// `upstream`, `route search`, `credential 1f` …
     pub scope: String,
