@@ -76,6 +76,7 @@ tools() {
   has node || missing+=(nodejs)
   has valgrind || missing+=(valgrind)
   has npm || missing+=(npm)
+  has faketime || missing+=(faketime)
   has promtool || missing+=(prometheus)
   if [[ ${#missing[@]} -gt 0 ]]; then install "${missing[@]}"; fi
   if ! has cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then PATH="$HOME/.cargo/bin:$PATH"; fi

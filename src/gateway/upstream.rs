@@ -70,6 +70,8 @@ struct Locked {
     policy: UpstreamPolicy,
     settings: Arc<UpstreamSettings>,
     metrics: Arc<UpstreamMetrics>,
+    /// The newest time that the policy has seen.
+    latest: MonoTime,
 }
 
 impl UpstreamState {
@@ -88,6 +90,7 @@ impl UpstreamState {
                 policy: UpstreamPolicy::new(id, &config.policy),
                 settings: config.policy.clone(),
                 metrics,
+                latest: MonoTime::ZERO,
             }),
             wakers: Mutex::default(),
             last_failure: Mutex::default(),
@@ -131,7 +134,11 @@ impl UpstreamState {
     ) -> R {
         let (result, told) = {
             let mut locked = self.lock();
-            let Locked { policy, settings, metrics } = &mut *locked;
+            let Locked { policy, settings, metrics, latest } = &mut *locked;
+            // Whoever read the clock first may come to the lock last. For the policy, time does not
+            // go back: what it has charged to a wait would be charged again.
+            *latest = now.max(*latest);
+            let now = *latest;
             let mut limits = self.common.limits();
             let mut cx = Context { cfg: settings, limits: &mut limits, now };
             let result = f(policy, &mut cx);

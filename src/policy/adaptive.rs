@@ -7,6 +7,8 @@
 //! refusals, not a saw-tooth of them. Latency says nothing here, because what external APIs are
 //! asked differs too much.
 
+use std::time::Duration;
+
 use super::time::MonoTime;
 
 /// Successes before the refused level is tried again for the first time; at least one refusal in
@@ -16,6 +18,23 @@ const PROBE_AFTER_MIN: u32 = 32;
 /// The successes needed double with each failed try, this many times at most, so that a limit
 /// that was raised is found some day.
 const DOUBLINGS_MAX: u32 = 5;
+
+/// A limit is a good guess for another process for so long: it is there again for the next night's
+/// job, and an API that was enlarged is asked afresh the day after.
+const KNOWN_FOR: Duration = Duration::from_secs(86_400);
+
+/// What is kept of a limit over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedLimit {
+    /// Attempts in flight at most.
+    pub limit: u32,
+    /// The lowest level in flight that is known to be refused.
+    pub refused_at: Option<u32>,
+    /// Tries for more that failed, since one succeeded.
+    pub failed_tries: u32,
+    /// When it is known no longer, a day after the last refusal that moved it.
+    pub until: MonoTime,
+}
 
 /// A limit that only refusals move; unbounded until the first one.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +49,8 @@ pub struct AdaptiveLimit {
     /// Whether it went up since the last cut.
     grown: bool,
     last_cut: MonoTime,
+    /// How long the next process may rely on it.
+    known_until: MonoTime,
     /// Attempts that were out when it was cut last and were served: so many at once are no more
     /// than the upstream takes.
     served_beside: u32,
@@ -41,13 +62,40 @@ impl AdaptiveLimit {
         self.limit
     }
 
+    /// What is worth keeping over a restart.
+    pub fn saved(&self, now: MonoTime) -> Option<SavedLimit> {
+        let Self { limit, refused_at, failed_tries, known_until: until, .. } = *self;
+        let limit = limit.filter(|_| now < until)?;
+        Some(SavedLimit { limit, refused_at, failed_tries, until })
+    }
+
+    /// Goes on with what another process found, unless this one has already heard of a refusal.
+    pub fn restore(&mut self, saved: SavedLimit) {
+        if self.limit.is_none() {
+            *self = Self {
+                limit: Some(saved.limit.max(1)),
+                refused_at: saved.refused_at,
+                failed_tries: saved.failed_tries.min(DOUBLINGS_MAX),
+                known_until: saved.until,
+                ..Self::default()
+            };
+        }
+    }
+
     /// Hears of a refusal without a time. `in_flight_when_sent` counts the refused attempt, too.
     pub fn on_refused(&mut self, now: MonoTime, in_flight_when_sent: u32, sent_at: MonoTime) {
         let below = in_flight_when_sent.saturating_sub(1).max(1);
         // A refusal with nothing else in flight is not about concurrency: no level to avoid.
         let refused_at = (in_flight_when_sent > 1).then_some(in_flight_when_sent);
         let Some(limit) = self.limit else {
-            *self = Self { limit: Some(below), refused_at, last_cut: now, ..Self::default() };
+            let known_until = now + KNOWN_FOR;
+            *self = Self {
+                limit: Some(below),
+                refused_at,
+                last_cut: now,
+                known_until,
+                ..Self::default()
+            };
             return;
         };
         if sent_at < self.last_cut {
@@ -73,6 +121,7 @@ impl AdaptiveLimit {
         self.grown = false;
         self.successes = 0;
         self.last_cut = now;
+        self.known_until = now + KNOWN_FOR;
         self.served_beside = 0;
     }
 

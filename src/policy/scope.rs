@@ -28,7 +28,7 @@ mod told;
 use self::cycle::{Cycle, Phase};
 pub use self::forecast::Bound;
 use self::quota::Quotas;
-pub use self::saved::SpentQuota;
+pub use self::saved::{Learned, SavedCycle, SpentQuota};
 use self::spent::Spent;
 pub use self::told::{OnlyQuota, QuotaState};
 
@@ -48,6 +48,8 @@ pub struct Scope {
     cooldown: Option<Cooldown>,
     phase: Phase,
     learned: Option<Cycle>,
+    /// The process before this one learned it, and what it used of the present cycle is not known.
+    resumed: bool,
     /// The present cycle: from one opening to the next.
     began: Option<MonoTime>,
     good: u32,
@@ -242,8 +244,9 @@ impl Scope {
         self.good = self.good.saturating_add(1);
         match &mut self.phase {
             Phase::Canary => {
-                let left = self.learned.map_or(0, |it| it.burst.saturating_sub(1));
-                self.phase = Phase::Allowance { left };
+                let burst = self.learned.map_or(0, |it| it.burst);
+                let burst = if std::mem::take(&mut self.resumed) { 1 } else { burst };
+                self.phase = Phase::Allowance { left: burst.saturating_sub(1) };
             }
             Phase::Careful { pace, successes, .. } if sent >= self.out_since => {
                 *successes += 1;
@@ -364,6 +367,7 @@ impl Scope {
 
     fn reopen(&mut self, now: MonoTime) {
         self.cooldown = None;
+        self.resumed = false;
         self.begin_cycle(now, Phase::Canary);
     }
 }

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use crate::config::settings::UpstreamConfig;
 use crate::gateway::view::url_of;
 use crate::gateway::{Gateway, Live};
+use crate::policy::adaptive::SavedLimit;
 use crate::policy::breaker::{Circuit, SavedCircuit};
 use crate::policy::line::CredentialId;
 use crate::policy::outcome::HintSource;
-use crate::policy::scope::{Cooldown, SpentQuota};
+use crate::policy::scope::{Cooldown, Learned, SavedCycle, SpentQuota};
 use crate::policy::time::{MonoTime, TimeAnchor, WallTime};
 use crate::policy::upstream::{Lock, SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 use crate::store::state::{Snapshot, StateKey, StateRows, StateValue};
@@ -23,6 +24,8 @@ const COOLDOWN: &str = "cooldown";
 const QUOTA: &str = "quota";
 const LOCK: &str = "lock";
 const SPENT: &str = "spent";
+const CYCLE: &str = "cycle";
+const LIMIT: &str = "limit";
 
 /// Two readings of both clocks differ by so much at most without a reason; a time that moved less
 /// has not changed.
@@ -95,6 +98,27 @@ fn rows(gateway: &Gateway, before: &StateRows) -> StateRows {
             let scope = format!("{}: {name}", scope_name(scope));
             put(SPENT, scope, None, Some(*until), data);
         }
+        for (scope, learned) in &saved.learned {
+            let (kind, data) = match learned {
+                Learned::Cycle(cycle) => {
+                    let SavedCycle { burst, length, served, failed_tries, .. } = cycle;
+                    let length_ms = millis(*length);
+                    let data = json!({
+                        "burst": burst, "length_ms": length_ms, "served": served,
+                        "failed_tries": failed_tries,
+                    });
+                    (CYCLE, data)
+                }
+                Learned::Limit(SavedLimit { limit, refused_at, failed_tries, .. }) => {
+                    let data = json!({
+                        "limit": limit, "refused_at": refused_at, "failed_tries": failed_tries,
+                    });
+                    (LIMIT, data)
+                }
+            };
+            let data = of_scope(scope, data);
+            put(kind, scope_name(scope), None, Some(learned.until()), data);
+        }
         for (credential, lock) in &saved.locks {
             let scope = SavedScope::Credential(*credential);
             let secret = secret_of(gateway, &upstream.config, *credential);
@@ -126,15 +150,25 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
                     value.data.get("secret").and_then(Value::as_str) == secret.as_deref()
                 })),
                 SPENT => state.spent.extend(spent(value, until)),
+                CYCLE | LIMIT => state.learned.extend(learned(&key.kind, value, until)),
                 // Of another version.
                 _ => {}
             }
         }
         let (breakers, cooldowns) = (state.breakers.len(), state.cooldowns.len());
         let (quotas, locks) = (state.quotas.len() + state.spent.len(), state.locks.len());
-        if breakers + cooldowns + quotas + locks > 0 {
+        let learned = state.learned.len();
+        if breakers + cooldowns + quotas + locks + learned > 0 {
             upstream.state.with(|policy, cx| policy.restore(cx, &state));
-            tracing::info!(upstream = name, breakers, cooldowns, quotas, locks, "state restored");
+            tracing::info!(
+                upstream = name,
+                breakers,
+                cooldowns,
+                quotas,
+                locks,
+                learned,
+                "state restored"
+            );
         }
     }
 }
@@ -214,6 +248,24 @@ fn spent(value: &StateValue, until: Option<MonoTime>) -> Option<(SavedScope, Spe
     let name = value.data.get("name").and_then(Value::as_str)?.into();
     let units = value.data.get("units").and_then(Value::as_u64)?;
     Some((scope_of(&value.data)?, SpentQuota { name, units, until: until? }))
+}
+
+fn learned(
+    kind: &str,
+    value: &StateValue,
+    until: Option<MonoTime>,
+) -> Option<(SavedScope, Learned)> {
+    let count = |name| u32::try_from(value.data.get(name)?.as_u64()?).ok();
+    let (failed_tries, until) = (count("failed_tries")?, until?);
+    let learned = if kind == CYCLE {
+        let length = value.data.get("length_ms")?.as_u64().map(Duration::from_millis)?;
+        let (burst, served) = (count("burst")?, count("served")?);
+        Learned::Cycle(SavedCycle { burst, length, served, failed_tries, until })
+    } else {
+        let (limit, refused_at) = (count("limit")?, count("refused_at"));
+        Learned::Limit(SavedLimit { limit, refused_at, failed_tries, until })
+    };
+    Some((scope_of(&value.data)?, learned))
 }
 
 fn lock(value: &StateValue, until: Option<MonoTime>) -> Option<(CredentialId, Lock)> {

@@ -55,7 +55,7 @@ impl Store {
     pub fn open(settings: &StateSettings, clock: Clock, metrics: StoreMetrics) -> io::Result<Self> {
         let ledger = Ledger::new(Some(settings), metrics);
         let path = (settings.path != file::IN_MEMORY).then(|| PathBuf::from(&settings.path));
-        let (writer, saved) =
+        let (mut writer, saved) =
             Writer::open(ledger.0.clone(), clock, path).map_err(io::Error::other)?;
         let salt = writer.salt();
         let thread =

@@ -21,7 +21,7 @@ const SET_MIN_MS: i64 = 1000;
 pub struct StateKey {
     /// Name of the upstream.
     pub upstream: String,
-    /// `breaker`, `cooldown` or `quota`.
+    /// `breaker`, `cooldown`, `quota`, `spent`, `lock`, `cycle` or `limit`.
     pub kind: String,
     /// `upstream`, `route search`, `credential 1f` …
     pub scope: String,
@@ -61,7 +61,8 @@ pub(super) fn load(
         let saved: i64 = row.get(7)?;
         let saved_in: Option<String> = row.get(8)?;
         let same = boot.filter(|boot| saved_in.as_ref() == Some(&boot.id));
-        let age = same.zip(row.get::<_, Option<i64>>(9)?);
+        // Some containers are told their own time since their start, which begins anew with them.
+        let age = same.zip(row.get::<_, Option<i64>>(9)?).filter(|(boot, at)| boot.since_ms >= *at);
         let set_by = age.map_or(0, |(boot, at)| {
             let jump = now.unix_ms.saturating_sub(saved.saturating_add(boot.since_ms - at));
             if jump.abs() > SET_MIN_MS { jump } else { 0 }
@@ -109,11 +110,15 @@ pub(super) fn save(
     Ok(())
 }
 
-/// The salt of credentials' hashes, made when there is none yet.
-pub(super) fn salt(connection: &Connection) -> rusqlite::Result<u128> {
-    let made = format!("{:032x}", Common::new_salt());
-    let make = "INSERT OR IGNORE INTO meta (name, value) VALUES ('salt', ?1)";
-    connection.execute(make, [made])?;
+/// The salt of credentials' hashes: that of the process, if it has one already, since the state that
+/// it writes is under it; else the one that is there, or a new one.
+pub(super) fn salt(connection: &Connection, own: Option<u128>) -> rusqlite::Result<u128> {
+    let (make, salt) = match own {
+        Some(own) => ("INSERT OR REPLACE", own),
+        None => ("INSERT OR IGNORE", Common::new_salt()),
+    };
+    let make = format!("{make} INTO meta (name, value) VALUES ('salt', ?1)");
+    connection.execute(&make, [format!("{salt:032x}")])?;
     let read = "SELECT value FROM meta WHERE name = 'salt'";
     let digits: String = connection.query_row(read, [], |row| row.get(0))?;
     Ok(u128::from_str_radix(&digits, 16).unwrap_or_else(|_| Common::new_salt()))

@@ -17,7 +17,7 @@ use super::rows::{self, Counts};
 use super::state::{self, Snapshot, StateRows};
 use crate::gateway::Common;
 use crate::gateway::clock::{self, Clock};
-use crate::policy::time::{MonoTime, WallTime};
+use crate::policy::time::{MonoTime, TimeAnchor, WallTime};
 use crate::telemetry::view::EventView;
 
 /// Nothing that was told is longer on its way to the file.
@@ -30,6 +30,10 @@ pub(super) const MEMORY_ROWS_MAX: u64 = 10_000;
 /// The write-ahead log grows for as long as somebody reads from one and the same moment, such as a
 /// shell that was left in a transaction. Beyond this, only state is written.
 const WAL_BYTES_MAX: u64 = 64 << 20;
+/// The wall clock is slewed and steered all the time; whoever moves it by more has set it.
+const CLOCK_SET_MIN: Duration = Duration::from_secs(5);
+/// A disk that is nearly full takes a little now and then; it is well when nothing failed for so long.
+const WELL_AFTER: Duration = Duration::from_secs(5);
 /// Room for records that is kept from one batch to the next.
 const RECORDS_KEPT: usize = 256;
 
@@ -44,11 +48,19 @@ pub(super) struct Writer {
     db: Option<Opened>,
     counts: Counts,
     saved: StateRows,
+    /// `None` until a database was opened.
+    salt: Option<u128>,
     snapshot: Option<Snapshot>,
     pending: Vec<Record>,
     events: Vec<EventView>,
     look_again: MonoTime,
     is_failing: bool,
+    /// When something could not be written last.
+    failed_at: MonoTime,
+    /// Both clocks as they were a moment ago.
+    clocks: TimeAnchor,
+    /// By how much the wall clock was set ahead since the start.
+    ahead_ms: i64,
 }
 
 impl Writer {
@@ -69,21 +81,24 @@ impl Writer {
             db: None,
             counts: Counts::default(),
             saved: StateRows::new(),
+            salt: None,
             snapshot: None,
             pending: Vec::new(),
             events: Vec::new(),
             look_again: MonoTime::ZERO,
             is_failing: false,
+            failed_at: MonoTime::ZERO,
+            clocks: clock.anchor(),
+            ahead_ms: 0,
         };
         writer.reopen()?;
         let saved = writer.saved.clone();
         Ok((writer, saved))
     }
 
-    /// The salt in the database, made when there is none yet.
-    pub(super) fn salt(&self) -> u128 {
-        let kept = self.db.as_ref().and_then(|db| state::salt(&db.connection).ok());
-        kept.unwrap_or_else(Common::new_salt)
+    /// The salt under which this process hashes credentials.
+    pub(super) fn salt(&mut self) -> u128 {
+        *self.salt.get_or_insert_with(Common::new_salt)
     }
 
     /// Writes until told to end.
@@ -195,6 +210,7 @@ impl Writer {
             self.is_failing = false;
         }
         self.counts = Counts::of(&opened.connection).unwrap_or_default();
+        self.salt = state::salt(&opened.connection, self.salt).ok().or(self.salt);
         let boot = clock::boot_time();
         let saved = state::load(&opened.connection, self.clock.wall(), boot.as_ref());
         self.saved = saved.unwrap_or_default();
@@ -220,6 +236,7 @@ impl Writer {
     /// said should be on disk within moments, however many stories wait behind it.
     fn write(&mut self) {
         let told = self.shared.urgent_told();
+        self.mind_clock();
         self.write_state();
         // Also if that failed: nobody waits for a disk that is full.
         self.shared.urgent_written.send_replace(told);
@@ -277,6 +294,19 @@ impl Writer {
         }
     }
 
+    /// Says that the wall clock was set, which shows in all times that are told. Spans do not depend
+    /// on it, and no story becomes old by it.
+    fn mind_clock(&mut self) {
+        let (now, expected) = (self.clock.anchor(), self.clocks.wall(self.clock.now()));
+        self.clocks = now;
+        let by_ms = now.wall.unix_ms.saturating_sub(expected.unix_ms);
+        if Duration::from_millis(by_ms.unsigned_abs()) >= CLOCK_SET_MIN {
+            self.ahead_ms = self.ahead_ms.saturating_add(by_ms);
+            let by_s = by_ms / 1000;
+            tracing::warn!(by_s, "the wall clock was set; what is waited for does not change");
+        }
+    }
+
     /// Gives up stories where the write-ahead log cannot be taken over into the file.
     fn mind_readers(&mut self) {
         let is_long =
@@ -301,7 +331,8 @@ impl Writer {
         let db = self.db.as_ref();
         let Some(file) = db.and_then(|db| db.file.as_ref()) else { return };
         self.shared.metrics.set_size(file.bytes());
-        let is_well = file.wal_bytes() <= WAL_BYTES_MAX;
+        let is_calm = self.clock.now().since(self.failed_at) >= WELL_AFTER;
+        let is_well = is_calm && file.wal_bytes() <= WAL_BYTES_MAX;
         if is_well && std::mem::replace(&mut self.is_failing, false) {
             tracing::info!(path = self.shown(), "the state file can be written again");
             self.shared.metrics.opened(true);
@@ -330,6 +361,7 @@ impl Writer {
             let _ = self.reopen();
             return;
         }
+        self.failed_at = self.clock.now();
         if !std::mem::replace(&mut self.is_failing, true) {
             self.shared.metrics.opened(false);
             tracing::error!(
@@ -357,6 +389,7 @@ impl Writer {
 
     fn oldest(&self, now: WallTime) -> WallTime {
         let keep = self.shared.keep_ms.load(Ordering::Relaxed);
-        WallTime { unix_ms: now.unix_ms.saturating_sub_unsigned(keep) }
+        let as_it_was = now.unix_ms.saturating_sub(self.ahead_ms.max(0));
+        WallTime { unix_ms: as_it_was.saturating_sub_unsigned(keep) }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forbear::demo::api::FakeApi;
+use forbear::demo::limiter::Limiter;
 use forbear::demo::script::Step;
 use forbear::demo::settings::ApiSettings;
 use rustix::process::Signal;
@@ -173,4 +174,51 @@ async fn what_was_told_before_a_kill_is_known_after_it() {
     for n in 0..kills() {
         scene = one_kill(scene, n).await;
     }
+}
+
+/// Sixteen clients that ask one after the other, until all have what they want.
+async fn job(binary: &Binary) {
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..16 {
+        let proxy = binary.proxy();
+        clients.spawn(async move {
+            let mut connection = RawClient::connect(proxy).await;
+            for n in 0..8 {
+                let asked = request(&format!("GET /api/items/{}", client * 8 + n), &[], b"");
+                assert_eq!(connection.ask(asked).await.status, 200);
+            }
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_api_that_says_nothing_need_not_refuse_again_to_teach_the_next_process() {
+    let settings = ApiSettings {
+        limiter: Limiter::Concurrency { limit: 3 },
+        latency: Duration::from_millis(5),
+        ..ApiSettings::default()
+    };
+    let api = FakeApi::start(settings).await.unwrap();
+    let text = format!(
+        "[defaults]\nretry.backoff_base = \"50ms\"\n[upstreams.api]\nurl = \"{}\"\n",
+        api.url()
+    );
+    let mut binary = Binary::start(&text).await;
+    job(&binary).await;
+    let first = api.counters().refused;
+    assert!(first >= 5, "all at once, and three fitted: {first}");
+    // Asking the ledger writes what was learned before.
+    binary.admin_get("/api/v1/exchanges?last=1").await;
+    binary.signal(Signal::KILL);
+    binary.ended().await;
+
+    let binary = Binary::start_in(binary.into_folder(), &[]).await;
+    job(&binary).await;
+
+    let second = api.counters().refused - first;
+    println!("{first} refusals before the restart, {second} after it");
+    assert!(second * 3 <= first, "{first} refusals before the restart, {second} after it");
 }

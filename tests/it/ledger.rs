@@ -188,32 +188,6 @@ async fn what_was_learned_outlives_kill_9() {
 }
 
 #[tokio::test]
-async fn the_intervals_of_real_exchanges_add_up_and_leave_little_unexplained() {
-    let world = World::calm("max_wait = \"5s\"\nin_flight_max = 2\n").await;
-    world.api.script("/x", [answer(500), answer(200)]);
-    let mut asking = tokio::task::JoinSet::new();
-    for n in 0..40 {
-        let proxy = world.forbear.proxy();
-        asking.spawn(async move {
-            let path = if n % 8 == 0 { "/api/x" } else { "/api/y" };
-            RawClient::connect(proxy).await.ask(request(&format!("GET {path}"), &[], b"")).await
-        });
-    }
-    while let Some(answer) = asking.join_next().await {
-        answer.unwrap();
-    }
-    let question = Question::Last(Filter { last: 1_000, ..Filter::default() });
-    let told = world.forbear.control().ask_ledger(question).await.unwrap();
-    assert!(told.len() >= 10, "{}", told.len());
-    for view in told {
-        let waited: f64 = view.waited_ms.values().sum();
-        let sending: f64 = view.attempts.iter().map(|attempt| attempt.ms).sum();
-        let sum = waited + sending + view.streamed_ms + view.own_ms;
-        assert!((sum - view.took_ms).abs() < 1.0, "{view:?}");
-    }
-}
-
-#[tokio::test]
 async fn who_waited_is_told_behind_how_many_also_if_they_left() {
     let world = World::calm("in_flight_max = 1\n").await;
     let hold = Arc::new(Notify::new());

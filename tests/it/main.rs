@@ -16,6 +16,7 @@ mod support {
     pub(crate) mod process;
     pub(crate) mod raw;
     pub(crate) mod strict;
+    pub(crate) mod surroundings;
     pub(crate) mod world;
 }
 
@@ -57,6 +58,8 @@ mod chunking;
 mod expect;
 /// Peers that fail, on both sides.
 mod faults;
+/// Disks and clocks that go wrong under the state file.
+mod faults_state;
 /// Message framing and syntax of HTTP/1.1 requests.
 mod framing;
 /// Fields of one connection, forbear's own fields, loops.
@@ -86,11 +89,15 @@ mod cli;
 mod drain;
 /// A response that somebody pastes, and profiles.
 mod interpret;
+/// That the story of an exchange leaves no time out.
+mod intervals;
 /// What is kept, and how it is asked for.
 mod kills;
 mod ledger;
 /// All or nothing, with nothing lost.
 mod reload;
+/// What of it is about those who wait, and what they may still spend.
+mod reload_state;
 /// A command behind forbear.
 mod run_command;
 /// Spans, and the collector that they go to.

@@ -21,17 +21,21 @@ const LAST_RELOAD: &str = "forbear_config_last_reload_successful";
 const APPLIED: &str = "forbear_config_reloads_total{result=\"applied\"}";
 const REFUSED: &str = "forbear_config_reloads_total{result=\"refused\"}";
 
-async fn api() -> FakeApi {
+pub(crate) async fn api() -> FakeApi {
     FakeApi::start(ApiSettings::default()).await.unwrap()
 }
 
 /// One upstream with these settings.
-fn upstream(api: &FakeApi, settings: &str) -> String {
+pub(crate) fn upstream(api: &FakeApi, settings: &str) -> String {
     format!("[upstreams.api]\nurl = \"{}\"\n{settings}\n", api.url())
 }
 
 /// `n` requests that the API keeps until they are released.
-async fn hang(binary: &Binary, api: &FakeApi, n: u32) -> (Vec<RawClient>, Vec<Arc<Notify>>) {
+pub(crate) async fn hang(
+    binary: &Binary,
+    api: &FakeApi,
+    n: u32,
+) -> (Vec<RawClient>, Vec<Arc<Notify>>) {
     let releases: Vec<_> = (0..n).map(|_| Arc::new(Notify::new())).collect();
     api.script("/items/1", releases.iter().map(|release| Step::Hang(release.clone())));
     let clients = ask(binary, n, "/api/items/1").await;
@@ -40,7 +44,7 @@ async fn hang(binary: &Binary, api: &FakeApi, n: u32) -> (Vec<RawClient>, Vec<Ar
 }
 
 /// `n` clients that have sent a request each.
-async fn ask(binary: &Binary, n: u32, path: &str) -> Vec<RawClient> {
+pub(crate) async fn ask(binary: &Binary, n: u32, path: &str) -> Vec<RawClient> {
     let mut clients = Vec::new();
     for _ in 0..n {
         let mut client = RawClient::connect(binary.proxy()).await;
@@ -50,14 +54,14 @@ async fn ask(binary: &Binary, n: u32, path: &str) -> Vec<RawClient> {
     clients
 }
 
-async fn assert_all_answered(clients: Vec<RawClient>) {
+pub(crate) async fn assert_all_answered(clients: Vec<RawClient>) {
     for mut client in clients {
         let response = client.response().await;
         assert_eq!(response.status, 200, "{}\n{}", response.head, response.text());
     }
 }
 
-fn assert_applied(response: &RawResponse, change: &str) {
+pub(crate) fn assert_applied(response: &RawResponse, change: &str) {
     assert_eq!(response.status, 200, "{}", response.text());
     assert!(response.text().contains(change), "{change} is missing: {}", response.text());
 }

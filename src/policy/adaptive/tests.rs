@@ -172,3 +172,42 @@ fn attempts_that_overtake_each_other_do_not_leave_the_limit_too_low() {
     (0..3).for_each(|_| limit.on_success(at(1), 16));
     assert_eq!(limit.limit(), Some(3));
 }
+
+#[test]
+fn the_next_process_begins_with_the_limit_and_forgets_it_a_day_after_the_last_refusal() {
+    let at = |seconds| MonoTime::ZERO + Duration::from_secs(seconds);
+    let mut before = AdaptiveLimit::default();
+    before.on_refused(at(10), 4, at(9));
+    let saved = before.saved(at(20)).unwrap();
+
+    let mut after = AdaptiveLimit::default();
+    after.restore(saved);
+
+    assert_eq!(after.limit(), Some(3));
+    assert_eq!(after.saved(at(20)), Some(saved), "no restart makes it younger");
+    // Near the level that was refused, a try for more still needs as many successes.
+    (0..31).for_each(|_| after.on_success(at(30), 16));
+    assert_eq!(after.limit(), Some(3));
+    after.on_success(at(30), 16);
+    assert_eq!(after.limit(), Some(4));
+    assert_eq!(before.saved(at(86_410)), None);
+    assert_eq!(AdaptiveLimit::default().saved(at(1)), None);
+}
+
+#[test]
+fn a_limit_that_cannot_be_is_none_that_stops_everything() {
+    let until = MonoTime::ZERO + Duration::from_secs(60);
+    let mut limit = AdaptiveLimit::default();
+    let most = u32::MAX;
+    limit.restore(SavedLimit { limit: 0, refused_at: Some(0), failed_tries: most, until });
+    for second in 1..100 {
+        assert!(limit.limit() >= Some(1));
+        let now = MonoTime::ZERO + Duration::from_secs(second);
+        limit.on_success(now, 16);
+        limit.on_refused(now, 1, now);
+    }
+    // Refusals of this process count for more than what another one found.
+    let own = limit.limit();
+    limit.restore(SavedLimit { limit: 9, refused_at: None, failed_tries: 0, until });
+    assert_eq!(limit.limit(), own);
+}

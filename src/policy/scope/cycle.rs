@@ -8,7 +8,7 @@ use crate::policy::time::MonoTime;
 
 /// Windows in a row that are not tried for more are at most two to this power, so that a limit
 /// that was raised is found some day.
-const DOUBLINGS_MAX: u32 = 5;
+pub(super) const DOUBLINGS_MAX: u32 = 5;
 /// Pauses that followed each other within so many of their cycles belong together; one that stands
 /// alone was an accident, and says nothing about a limit.
 const BELONGS_TOGETHER: u32 = 20;

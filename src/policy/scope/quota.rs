@@ -74,7 +74,8 @@ impl Quotas {
             match &mut quota.set {
                 Some(set) if set.per == rule.per => set.requests = rule.requests,
                 set => {
-                    let rolling = Rolling::new(rule.per);
+                    let went = set.as_ref().map(|set| set.rolling.resized(rule.per));
+                    let rolling = went.unwrap_or_else(|| Rolling::new(rule.per));
                     *set = Some(Set { requests: rule.requests, per: rule.per, rolling });
                 }
             }

@@ -45,6 +45,21 @@ impl Rolling {
         Self { slot, counts: vec![0; SLOTS], newest: SLOTS as u64, total: 0 }
     }
 
+    /// The same requests, counted in a window of another length; none of them leaves it too early.
+    pub(super) fn resized(&self, window: Duration) -> Self {
+        let mut resized = Self::new(window);
+        for number in self.newest.saturating_sub(SLOTS as u64 - 1)..=self.newest {
+            let units = self.counted(number);
+            if units > 0 {
+                // A slot ends where the next one begins, a whole window before it is forgotten.
+                let end =
+                    (number + 1).saturating_sub(SLOTS as u64).saturating_mul(self.slot_nanos());
+                resized.add(MonoTime::from_nanos(end), units);
+            }
+        }
+        resized
+    }
+
     /// Counts `units` that go now.
     pub(super) fn add(&mut self, now: MonoTime, units: u64) {
         self.move_on(now);
@@ -215,6 +230,24 @@ mod tests {
         let next = after.next(at(5), 2, 10).unwrap();
         let slot = Duration::from_secs(3600) / SLOTS_PER_WINDOW;
         assert!(next.since(at(5)) >= left && next.since(at(5)) <= left + slot, "{next:?}");
+    }
+
+    #[test]
+    fn what_went_counts_in_a_window_of_another_length_as_long_as_it_is_in_it() {
+        let mut before = Rolling::new(Duration::from_secs(60));
+        before.add(at(10_000), 3);
+        before.add(at(50_000), 4);
+        let mut shorter = before.resized(Duration::from_secs(30));
+        assert_eq!(shorter.total(at(50_000)), 4, "the first three are out of it");
+        let next = shorter.next(at(50_000), 1, 4).unwrap();
+        assert!((at(80_000)..at(81_500)).contains(&next), "{next:?}");
+        let mut longer = before.resized(Duration::from_secs(600));
+        let next = longer.next(at(50_000), 1, 7).unwrap();
+        assert!((at(610_000)..at(621_000)).contains(&next), "{next:?}");
+        // What another process spent is of a time before this one.
+        let mut restored = Rolling::new(Duration::from_secs(60));
+        restored.restore(at(5), 9, at(20_000));
+        assert_eq!(restored.resized(Duration::from_secs(120)).total(at(5)), 9);
     }
 
     #[test]

@@ -56,6 +56,111 @@ fn one_refusal_alone_makes_no_pace() {
     }
 }
 
+/// Ten at once in each window of a second, refused beyond that with the time that is left.
+fn with_a_cycle(refusals: u32) -> Scope {
+    let mut scope = Scope::default();
+    for window in 0..refusals {
+        let begin = at(u64::from(window) * 2_100 + 1);
+        let mut sent = 0;
+        while sent < 10 {
+            let now_sent = send(&mut scope, begin, 10 - sent).max(1);
+            serve(&mut scope, begin, begin, now_sent);
+            sent += now_sent;
+        }
+        let now = begin + Duration::from_millis(100);
+        send(&mut scope, now, 1);
+        refuse(&mut scope, now, now, 1);
+    }
+    scope
+}
+
+/// The same API and another process, a scope of which begins at `now`.
+fn after_restart(before: &Scope, saved: MonoTime, now: MonoTime) -> Scope {
+    let mut scope = Scope::default();
+    for learned in before.learned(saved) {
+        scope.restore_learned(now, learned);
+    }
+    scope
+}
+
+#[test]
+fn a_pace_that_was_learned_is_where_the_next_process_begins() {
+    let before = with_a_cycle(3);
+    let now = at(10_000);
+    let mut scope = after_restart(&before, now, now);
+
+    assert_eq!(send(&mut scope, now, 99), 1, "one goes first");
+    serve(&mut scope, now, now, 1);
+    let next = now + Duration::from_millis(1);
+    assert_eq!(send(&mut scope, next, 99), 0, "what fits at once may be used up");
+    let mut sent = 0;
+    for ms in 2..1_000 {
+        let now = now + Duration::from_millis(ms);
+        let out = send(&mut scope, now, 99);
+        assert!(out <= 1, "{out} at once");
+        serve(&mut scope, now, now, out);
+        sent += out;
+    }
+    assert!((4..=10).contains(&sent), "{sent} in the rest of the second");
+    // Without what the process before knew, all would have gone at once.
+    assert_eq!(send(&mut Scope::default(), now, 99), 99);
+    // Nobody came for a while: what fitted may go.
+    let later = now + Duration::from_secs(20);
+    assert!(send(&mut scope, later, 99) > 3);
+}
+
+#[test]
+fn what_was_learned_is_kept_no_longer_than_the_process_itself_would_have_known_it() {
+    let before = with_a_cycle(3);
+    assert_eq!(before.learned(at(600_000)).count(), 1);
+    assert_eq!(before.learned(at(620_000)).count(), 0);
+    // One refusal alone says nothing.
+    assert_eq!(with_a_cycle(1).learned(at(3_000)).count(), 0);
+    // A restart teaches nothing new, and what it knew ends when it would have.
+    let now = at(10_000);
+    let after = after_restart(&before, now, now);
+    assert!(after.learned(now).eq(before.learned(now)));
+}
+
+#[test]
+fn a_refusal_right_after_a_restart_spoils_nothing_that_was_learned() {
+    let before = with_a_cycle(3);
+    let now = at(10_000);
+    let mut scope = after_restart(&before, now, now);
+    send(&mut scope, now, 1);
+    refuse(&mut scope, now, now, 1);
+
+    let opened = now + Duration::from_millis(1_100);
+    assert_eq!(send(&mut scope, opened, 99), 1);
+    serve(&mut scope, opened, opened, 1);
+    assert_eq!(send(&mut scope, opened, 99), 9, "this window is known from its beginning");
+}
+
+#[test]
+fn what_is_kept_of_a_cycle_is_believed_only_if_it_can_be() {
+    let now = at(10_000);
+    let [Learned::Cycle(cycle)] = with_a_cycle(3).learned(now).collect::<Vec<_>>()[..] else {
+        panic!("a cycle is learned");
+    };
+    let year = Duration::from_secs(31_536_000);
+    for length in [Duration::ZERO, year] {
+        let mut scope = Scope::default();
+        scope.restore_learned(now, Learned::Cycle(SavedCycle { length, ..cycle }));
+        assert_eq!(send(&mut scope, now, 99), 99, "{length:?}");
+    }
+    let most = u32::MAX;
+    let wild = SavedCycle { burst: most, served: 0, failed_tries: most, ..cycle };
+    let mut scope = Scope::default();
+    scope.restore_learned(now, Learned::Cycle(wild));
+    for second in 0..100 {
+        let now = now + Duration::from_secs(second);
+        let out = send(&mut scope, now, 2);
+        assert!(out > 0, "no pace is slower than one a second");
+        serve(&mut scope, now, now, out);
+        refuse(&mut scope, now, now, 0);
+    }
+}
+
 #[test]
 fn what_fitted_may_go_at_once_and_a_try_for_more_that_fails_is_not_made_in_the_next_window() {
     let mut scope = Scope::default();

@@ -11,7 +11,7 @@ use super::{Context, Forced, Lock, UpstreamPolicy};
 use crate::policy::breaker::{Circuit, SavedCircuit};
 use crate::policy::line::{BucketId, CredentialId, RouteId};
 use crate::policy::outcome::QuotaReading;
-use crate::policy::scope::{Cooldown, SpentQuota};
+use crate::policy::scope::{Cooldown, Learned, Scope, SpentQuota};
 use crate::policy::time::MonoTime;
 
 /// Everything that is kept of one upstream.
@@ -25,6 +25,8 @@ pub struct SavedUpstream {
     pub quotas: Vec<SavedQuota>,
     /// What went of limits that the operator set.
     pub spent: Vec<(SavedScope, SpentQuota)>,
+    /// What refusals taught of limits that nobody tells.
+    pub learned: Vec<(SavedScope, Learned)>,
     /// Credentials that the upstream does not accept.
     pub locks: Vec<(CredentialId, Lock)>,
 }
@@ -96,10 +98,12 @@ impl UpstreamPolicy {
             .iter()
             .map(|(credential, scope)| (Some(SavedScope::Credential(*credential)), scope));
         let narrow = self.scopes.iter().map(|(key, scope)| (saved_scope(*key), scope));
-        let cooldowns = whole
-            .chain(wide)
-            .chain(narrow)
-            .filter_map(|(key, scope)| key.zip(scope.cooldown(now).cloned()));
+        let scopes = whole.chain(wide).chain(narrow);
+        let scopes: Vec<(SavedScope, &Scope)> =
+            scopes.filter_map(|(key, scope)| Some((key?, scope))).collect();
+        let cooldowns = scopes
+            .iter()
+            .filter_map(|(key, scope)| Some((key.clone(), scope.cooldown(now)?.clone())));
         let quotas = self.scopes.iter().flat_map(|(key, scope)| {
             let told = scope.quotas(now).filter(|quota| quota.is_told);
             told.filter_map(|quota| {
@@ -112,15 +116,15 @@ impl UpstreamPolicy {
                 })
             })
         });
-        let wide = self.credentials.iter();
-        let wide = wide.map(|(owner, scope)| (Some(SavedScope::Credential(*owner)), scope));
-        let narrow = self.scopes.iter().map(|(key, scope)| (saved_scope(*key), scope));
-        let spent = wide.chain(narrow).filter_map(|(key, scope)| Some((key?, scope)));
-        let spent = spent.flat_map(|(key, scope)| {
-            scope.spent(now).map(move |spent| (key.clone(), spent)).collect::<Vec<_>>()
-        });
+        let spent = scopes
+            .iter()
+            .flat_map(|(key, scope)| scope.spent(now).map(move |spent| (key.clone(), spent)));
+        let learned = scopes
+            .iter()
+            .flat_map(|(key, scope)| scope.learned(now).map(move |learned| (key.clone(), learned)));
         SavedUpstream {
             spent: spent.collect(),
+            learned: learned.collect(),
             breakers: own.into_iter().chain(routes).collect(),
             cooldowns: cooldowns.collect(),
             quotas: quotas.collect(),
@@ -159,17 +163,9 @@ impl UpstreamPolicy {
             }
         }
         for (key, cooldown) in &saved.cooldowns {
-            let scope = match key {
-                SavedScope::Whole => &mut self.whole,
-                SavedScope::Credential(credential) => {
-                    self.credentials.entry(*credential).or_default()
-                }
-                SavedScope::Route(..) | SavedScope::Bucket(..) => {
-                    let Some((bucket, credential)) = self.found(key) else { continue };
-                    self.scope(cx, bucket, credential).1
-                }
-            };
-            scope.restore(now, cooldown.clone());
+            if let Some(scope) = self.scope_of(cx, key) {
+                scope.restore(now, cooldown.clone());
+            }
         }
         for quota in &saved.quotas {
             // What has been renewed meanwhile says nothing any more.
@@ -198,8 +194,27 @@ impl UpstreamPolicy {
                 scope.restore_spent(now, spent);
             }
         }
+        for (key, learned) in saved.learned.iter().filter(|(_, learned)| now < learned.until()) {
+            if let Some(scope) = self.scope_of(cx, key) {
+                scope.restore_learned(now, *learned);
+            }
+        }
         for (credential, lock) in saved.locks.iter().filter(|(_, lock)| now < lock.until) {
             self.locks.restore(*credential, *lock);
+        }
+    }
+
+    /// The scope that is meant, made if there is none yet; `None` if its route is gone.
+    fn scope_of(&mut self, cx: &Context<'_>, key: &SavedScope) -> Option<&mut Scope> {
+        match key {
+            SavedScope::Whole => Some(&mut self.whole),
+            SavedScope::Credential(credential) => {
+                Some(self.credentials.entry(*credential).or_default())
+            }
+            SavedScope::Route(..) | SavedScope::Bucket(..) => {
+                let (bucket, credential) = self.found(key)?;
+                Some(self.scope(cx, bucket, credential).1)
+            }
         }
     }
 

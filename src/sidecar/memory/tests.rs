@@ -66,3 +66,33 @@ fn a_breaker_is_open_since_it_opened_also_while_it_is_tried_again() {
     assert_eq!(since("open", Some(NOW)), NOW);
     assert_eq!(since("forced_open", old.until), NOW);
 }
+
+#[test]
+fn what_refusals_taught_is_read_as_it_was_written_or_not_at_all() {
+    let until = Some(MonoTime::from_nanos(7));
+    let read = |kind: &str, data: Value| {
+        let (_, value) = told(0, 1);
+        learned(kind, &StateValue { data, ..value }, until)
+    };
+    let cycle = json!({
+        "burst": 10, "length_ms": 1_000, "served": 12, "failed_tries": 2,
+        "route": "search", "bucket": null, "credential": null,
+    });
+    let expected = SavedCycle {
+        burst: 10,
+        length: Duration::from_secs(1),
+        served: 12,
+        failed_tries: 2,
+        until: MonoTime::from_nanos(7),
+    };
+    let scope = SavedScope::Route("search".into(), CredentialId::default());
+    assert_eq!(read(CYCLE, cycle.clone()), Some((scope, Learned::Cycle(expected))));
+    assert_eq!(read(LIMIT, cycle), None);
+    let limit = json!({ "limit": 3, "refused_at": null, "failed_tries": 0, "credential": null });
+    let Some((SavedScope::Whole, Learned::Limit(limit))) = read(LIMIT, limit) else {
+        panic!("it is a limit of the whole upstream");
+    };
+    assert_eq!((limit.limit, limit.refused_at), (3, None));
+    let wild = json!({ "limit": -3, "refused_at": 1e300, "failed_tries": 0, "credential": null });
+    assert_eq!(read(LIMIT, wild), None);
+}

@@ -186,10 +186,12 @@ fn a_file_that_is_removed_is_made_again() {
     let path = folder.path().join("a.db");
     let (store, _) = open(&settings(&path));
     assert!(works(&store));
+    let salt = store.salt();
     fs::remove_file(&path).unwrap();
 
     assert!(works(&store));
     assert!(store.close(DEADLINE));
 
     assert_eq!(count(&path, "exchange"), 1);
+    assert_eq!(open(&settings(&path)).0.salt(), salt, "the state in it is under this one");
 }

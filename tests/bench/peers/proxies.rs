@@ -232,7 +232,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 /// Two ports that were free a moment ago.
-fn free_ports() -> Result<[u16; 2]> {
+pub(crate) fn free_ports() -> Result<[u16; 2]> {
     let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
     Ok([listeners[0].local_addr()?.port(), listeners[1].local_addr()?.port()])
 }

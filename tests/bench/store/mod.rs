@@ -1,5 +1,10 @@
-//! The ledger: what telling costs the data path, what writing costs the writer's thread, and how
-//! large the file gets.
+//! The ledger: what telling costs the data path, what writing costs the writer's thread, what the file
+//! adds to the latency of requests, and how large it gets.
+//!
+//! ```text
+//! cargo bench --bench bench -- store
+//! cargo bench --bench bench -- store --only writing --seconds 60
+//! ```
 #![allow(
     clippy::disallowed_methods,
     clippy::needless_pass_by_value,
@@ -20,6 +25,8 @@ use forbear::store::Store;
 use forbear::telemetry::store::StoreMetrics;
 use forbear::telemetry::story::{AttemptStory, Decision, Ending, Notes, RequestId, Story};
 
+mod latency;
+
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What can be chosen.
@@ -34,14 +41,34 @@ pub(crate) struct Options {
     /// Exchanges that fill the file
     #[arg(long, default_value_t = 1_000_000)]
     fill: u64,
+    /// Rounds of the comparison with memory, two seconds of each
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Parts: telling, writing, latency, filling [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "PARTS")]
+    only: Vec<String>,
 }
+
+/// Seconds for which each forbear is asked in a round.
+const ROUND_SECONDS: f64 = 2.0;
 
 /// Measures and prints.
 pub(crate) fn run(options: Options) -> crate::Outcome {
-    telling()?;
-    writing(options.rate, options.seconds)?;
-    filling(options.fill, 200_000)?;
-    filling(options.fill, 10 * options.fill)
+    let wants = |part: &str| options.only.is_empty() || options.only.iter().any(|it| it == part);
+    if wants("telling") {
+        telling()?;
+    }
+    if wants("writing") {
+        writing(options.rate, options.seconds)?;
+    }
+    if wants("latency") {
+        latency::run(u32::try_from(options.rate)?, ROUND_SECONDS, options.rounds)?;
+    }
+    if wants("filling") {
+        filling(options.fill, 200_000)?;
+        filling(options.fill, 10 * options.fill)?;
+    }
+    Ok(())
 }
 
 fn settings(path: &Path, rows_max: u64, successes: u32) -> StateSettings {

@@ -87,6 +87,11 @@ impl Binary {
         if !tail.is_empty() {
             command.arg("--").args(tail);
         }
+        Self::start_command(folder, command).await
+    }
+
+    /// Runs this command, which becomes a forbear in that folder, and waits until it is ready.
+    pub(crate) async fn start_command(folder: TempDir, mut command: Command) -> Self {
         command.current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let printed = Printed { lines: Arc::default(), changed: watch::Sender::new(()) };

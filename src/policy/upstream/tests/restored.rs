@@ -141,3 +141,27 @@ fn what_went_of_a_limit_of_the_operator_still_counts() {
         let _in_flight = after.go(&mut sixth);
     }
 }
+
+#[test]
+fn how_many_go_at_once_where_nobody_says_is_known_to_the_next_process() {
+    let mut before = Bench::new(|cfg| cfg.in_flight_max = 16);
+    let mut bare = throttled(1);
+    bare.reading.hint = None;
+    // The fourth at once is refused, while the others are served.
+    let mut tickets: Vec<Ticket> = (0..4).map(|_| before.join(1, 7, &[])).collect();
+    let going: Vec<_> = tickets.iter_mut().map(|ticket| before.go(ticket)).collect();
+    let answers = [ok(), ok(), ok(), bare];
+    for ((ticket, (sent, permit)), how) in tickets.iter_mut().zip(going).zip(answers).rev() {
+        before.settle(ticket, sent, &permit, how);
+        before.release(permit);
+    }
+
+    let mut after = restarted(&before, 30);
+
+    let mut tickets: Vec<Ticket> = (0..4).map(|_| after.join(1, 7, &[])).collect();
+    let mut fourth = tickets.pop().unwrap();
+    let going: Vec<_> = tickets.iter_mut().map(|ticket| after.go(ticket)).collect();
+    assert_eq!(going.len(), 3);
+    assert!(after.waits(&mut fourth), "three were served at once");
+    assert_eq!(restarted(&before, 86_500).policy.saved(after.now).learned, []);
+}
