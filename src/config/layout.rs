@@ -180,8 +180,9 @@ impl Layout {
         self.put(at, at, "in_flight_max", in_flight_max.to_string());
         self.put(at, at, "queue_max", queue_max.to_string());
         self.put(at, at, "pacing", word(pacing));
-        for QuotaSettings { name, requests, per, pacing } in quotas {
+        for QuotaSettings { name, limits, requests, per, pacing } in quotas {
             let table = self.table(join(&join(at, "quotas"), name));
+            self.put(&table, &table, "limits", limits.to_string());
             self.put(&table, &table, "requests", requests.to_string());
             self.put(&table, &table, "per", print_duration(*per));
             self.put(&table, &table, "pacing", word(pacing));

@@ -16,6 +16,7 @@ pub mod watch;
 mod address;
 mod kind;
 mod layout;
+mod quota;
 mod read;
 mod repeat;
 mod resolve;

@@ -296,6 +296,11 @@ const QUOTA: &[Setting] = &[
         "The route or the API's bucket that it limits; else it limits each credential as a whole.",
     )
     .required(),
+    Setting::new(
+        "limits",
+        Kind::Text,
+        "The route or bucket that it limits, where its name is another one; the name if not set.",
+    ),
     Setting::new("requests", limit(1_000_000_000), "Units in any window; most requests cost one.")
         .required(),
     Setting::new("per", SPAN, "The window.").required(),
