@@ -101,7 +101,7 @@ impl<'e> Sources<'e> {
     ) -> Option<PathBuf> {
         let text: String = resolver.optional(scope, name)?;
         let (path, bytes) = self.read(resolver, scope, name, &text)?;
-        if !T::pem_slice_iter(&bytes).next().is_some_and(|first| first.is_ok()) {
+        if T::pem_slice_iter(&bytes).next().is_none_or(|first| first.is_err()) {
             let fix = format!("Name a file with a line -----BEGIN {what}-----.");
             let fault =
                 Fault::new(format!("there is no {} in it in PEM", what.to_lowercase()), fix);
