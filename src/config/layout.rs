@@ -143,6 +143,7 @@ impl Layout {
             makes_idempotency_key,
             rewrite_links,
             credential,
+            credential_from,
             tls,
             key: _, // The default route has it, too.
             connect_timeout,
@@ -173,6 +174,7 @@ impl Layout {
         }
         self.put(at, at, "rewrite_links", rewrite_links.to_string());
         self.access(at, credential.as_ref(), tls);
+        self.put(at, at, "credential_from", or_not_set(credential_from.as_ref()));
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));
         let key = if *makes_idempotency_key { "generate" } else { "forward" };

@@ -5,6 +5,7 @@
 //! Either everything is right, or every problem is told at once. The rest of the program never
 //! sees the file.
 
+pub mod carrier;
 pub mod problem;
 pub mod reload;
 pub mod schema;

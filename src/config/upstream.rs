@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::address::{Url, route_match};
+use super::carrier::Carrier;
 use super::kind::{NameRule, nearest};
 use super::problem::Fault;
 use super::quota::{pacing, quotas};
@@ -43,6 +44,7 @@ pub(super) fn resolve(
     let listen: Vec<_> = resolver.optional(&scope, "listen").unwrap_or_default();
     warn_if_open(resolver, &scope, &listen);
     let credential = credential(resolver, &scope, sources);
+    let credential_from = credential_from(resolver, &scope);
     let tls = tls(resolver, &scope, sources);
     let known = profile.as_ref();
     let default_route = route(resolver, root, &scope, known, "default", None);
@@ -90,6 +92,7 @@ pub(super) fn resolve(
         profile: profile.map(|profile| profile.name),
         dialect,
         credential,
+        credential_from,
         tls,
         key,
         connect_timeout,
@@ -203,6 +206,20 @@ fn credential(
     resolver.effective.push(EffectiveValue { path: scope.path, value: "***".into(), origin });
     let value = Secret::new(&format!("{prefix}{secret}"));
     Some(CredentialConfig { header, value, prefix, file, source })
+}
+
+fn credential_from(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>) -> Option<Carrier> {
+    const NAME: &str = "credential_from";
+    let text: String = resolver.optional(scope, NAME)?;
+    let carrier = if scope.table("credential").is_typed() {
+        let why = "all requests carry the one credential that is put on them";
+        Err(Fault::new(why, "Keep one of credential and credential_from."))
+    } else {
+        Carrier::parse(&text)
+    };
+    let (path, span) = scope.place(NAME);
+    // What stands there may be the key itself, typed where its place belongs.
+    carrier.map_err(|fault| resolver.notes.problem(&span, &path, None, fault)).ok()
 }
 
 fn tls(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, sources: &mut Sources<'_>) -> TlsConfig {

@@ -24,6 +24,8 @@ use crate::telemetry::story::{Decision, Ending, RequestId, Story};
 use crate::telemetry::trace::Trace;
 use crate::transport::{BodyFault, Replay, ReplayState};
 
+mod carrier;
+
 /// Fields that identify a caller to an upstream; quotas and cooldowns belong to the first of them
 /// that a request has. The value is hashed with a salt and forgotten.
 const CREDENTIAL_FIELDS: [HeaderName; 6] = [
@@ -147,10 +149,11 @@ impl Exchange<'_> {
         if self.upstream.config.credential.is_some() {
             return common.injected(&self.upstream.config);
         }
-        CREDENTIAL_FIELDS
-            .iter()
-            .find_map(|name| self.parts.headers.get(name))
-            .map_or(0, |value| common.salted(value.as_bytes()))
+        let named = self.upstream.config.credential_from.as_ref();
+        let named = named.and_then(|carrier| carrier::found(carrier, self.parts));
+        let usual = || CREDENTIAL_FIELDS.iter().find_map(|name| self.parts.headers.get(name));
+        let value = named.or_else(|| usual().map(HeaderValue::as_bytes));
+        value.map_or(0, |value| common.salted(value))
     }
 }
 

@@ -119,6 +119,11 @@ pub(in crate::config) const UPSTREAM: &[Setting] = &[
         Kind::Table(CREDENTIAL),
         "A header with a secret that is put on every request.",
     ),
+    Setting::new(
+        "credential_from",
+        Kind::Text,
+        "Where requests have their API key, if in no usual header: query:NAME, cookie:NAME, header:NAME.",
+    ),
     CA_FILE,
     CLIENT_CERT,
     CLIENT_KEY,

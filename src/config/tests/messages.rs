@@ -131,6 +131,10 @@ fn each_problem_names_the_place_the_reason_and_the_fix() {
             "config.toml:2:12: upstreams.a.max_wait: found true, but that is no duration. Write a number and a unit, such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\".",
         ),
         (
+            "[upstreams.a]\ncredential_from = \"api_key\"\n",
+            "config.toml:2:19: upstreams.a.credential_from: it does not say where the name stands. Write \"query:NAME\", \"cookie:NAME\" or \"header:NAME\".",
+        ),
+        (
             "[upstreams.a]\nmode = 3\n",
             "config.toml:2:8: upstreams.a.mode: found 3, but there is no such choice. Possible are \"enforce\", \"shadow\".",
         ),

@@ -61,7 +61,7 @@ impl Band {
     }
 
     /// The band so many above it, or the first.
-    pub(super) fn raised(self, steps: u32) -> Self {
+    pub(super) fn raised(self, steps: u64) -> Self {
         let place = (self as usize).saturating_sub(usize::try_from(steps).unwrap_or(usize::MAX));
         Self::ALL.get(place).copied().unwrap_or(self)
     }
@@ -78,6 +78,14 @@ pub(super) struct Bands(u8);
 impl Bands {
     pub(super) fn with(self, band: Band) -> Self {
         Self(self.0 | 1 << band as u8)
+    }
+
+    pub(super) fn without(self, band: Band) -> Self {
+        Self(self.0 & !(1 << band as u8))
+    }
+
+    pub(super) fn have(self, band: Band) -> bool {
+        self.0 & (1 << band as u8) != 0
     }
 
     pub(super) fn and(self, others: Self) -> Self {

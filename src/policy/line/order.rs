@@ -73,9 +73,11 @@ impl Turns {
     pub(super) fn next(&self, band: Band, bands: Bands, now: MonoTime) -> (u64, bool) {
         let own = self.of(band);
         let end = own.end.saturating_add(bands.price(band));
-        let steps = now.since(own.served).as_nanos() / AGE_STEP.as_nanos();
-        let raised = band.raised(u32::try_from(steps).unwrap_or(u32::MAX));
-        let is_aged = !bands.are_led_by(band) && bands.are_led_by(raised);
+        if bands.are_led_by(band) {
+            return (end, false);
+        }
+        let steps = now.since(own.served).as_secs() / AGE_STEP.as_secs();
+        let is_aged = bands.are_led_by(band.raised(steps));
         if is_aged { (end.min(self.floor), true) } else { (end, false) }
     }
 
@@ -125,8 +127,9 @@ pub(super) struct Order {
     /// The flows of these lanes.
     flows: BTreeSet<(Listed, FlowKey)>,
     listed: IdMap<FlowKey, Listed>,
-    /// How many flows each band has here.
+    /// How many flows each band has here, and which have any.
     counts: [u32; Band::ALL.len()],
+    bands: Bands,
 }
 
 impl Order {
@@ -143,13 +146,12 @@ impl Order {
     }
 
     pub(super) fn has(&self, band: Band) -> bool {
-        self.counts.get(band as usize).is_some_and(|count| *count > 0)
+        self.bands.have(band)
     }
 
     /// The bands of these lanes.
     pub(super) fn bands(&self) -> Bands {
-        let there = Band::ALL.into_iter().filter(|band| self.has(*band));
-        there.fold(Bands::default(), Bands::with)
+        self.bands
     }
 
     pub(super) fn insert(&mut self, (key, id): Seat, lane: u32, flows: &Flows) {
@@ -213,6 +215,8 @@ impl Order {
         };
         if let Some(count) = self.counts.get_mut(key.band as usize) {
             *count = *count + u32::from(now.is_some()) - u32::from(before.is_some());
+            let others = self.bands.without(key.band);
+            self.bands = if *count > 0 { others.with(key.band) } else { others };
         }
         if before != now {
             if let Some(before) = before {
