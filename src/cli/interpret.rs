@@ -93,6 +93,7 @@ pub fn check_any(input: &[u8]) {
             headers: &captured.headers,
             body: Some(captured.body),
             received: now,
+            server: None,
         };
         let said = hints::interpret(response, &profile.dialect);
         let resets = said.quotas.iter().filter_map(|quota| quota.reset);
@@ -109,6 +110,7 @@ fn answer(captured: &Captured<'_>, profile: &Profile, now: WallTime, json: bool)
         headers: &captured.headers,
         body: Some(captured.body).filter(|body| !body.is_empty()),
         received: now,
+        server: None,
     };
     let said = hints::interpret(response, profile);
     let mut unread = captured.unread.clone();

@@ -70,12 +70,18 @@ pub(super) fn rows(upstreams: &[UpstreamView], bars: Bars) -> Vec<Vec<Cell>> {
 }
 
 fn row(upstream: String, quota: &QuotaView, several: bool, bars: Bars) -> Vec<Cell> {
-    let mut name = quota.bucket.clone();
     let whose = credential_of(quota).filter(|_| several);
-    for part in quota.name.as_deref().into_iter().chain(whose) {
-        name.push(' ');
-        name.push_str(part);
-    }
+    let name = match (&*quota.bucket, &quota.name) {
+        // Of all that goes without a credential; the API gives it no other name.
+        ("credential", Some(name)) if credential_of(quota).is_none() => {
+            format!("{name}, {}", quota.scope)
+        }
+        ("credential", None) if credential_of(quota).is_none() => quota.scope.clone(),
+        (bucket, name) => {
+            let parts = std::iter::once(bucket).chain(name.as_deref()).chain(whose);
+            parts.collect::<Vec<_>>().join(" ")
+        }
+    };
     let style = match quota.limit {
         _ if quota.remaining == 0 => AnsiColor::Red.on_default(),
         Some(limit) if quota.remaining < limit / BAR_WIDTH => AnsiColor::Yellow.on_default(),
@@ -144,5 +150,32 @@ mod tests {
     fn numbers_are_grouped_by_thousands() {
         let shown = [0, 999, 1_000, 12_345, 1_234_567].map(grouped);
         assert_eq!(shown, ["0", "999", "1,000", "12,345", "1,234,567"]);
+    }
+    #[test]
+    fn a_quota_names_its_bucket_and_whose_it_is() {
+        let named = |bucket: &str, name: Option<&str>, scope: &str| {
+            let quota = QuotaView {
+                scope: scope.into(),
+                bucket: bucket.into(),
+                name: name.map(Into::into),
+                is_told: true,
+                limit: None,
+                remaining: 1,
+                reset_at: None,
+                reset_in_ms: None,
+            };
+            row(String::new(), &quota, true, Bars::Ascii).remove(1).text
+        };
+        assert_eq!(named("search", None, "route search"), "search");
+        assert_eq!(named("core", Some("x"), "bucket core, credential 1f2e3d"), "core x 1f2e3d");
+        assert_eq!(
+            named("credential", Some("daily"), "credential 1f2e3d"),
+            "credential daily 1f2e3d"
+        );
+        assert_eq!(
+            named("credential", Some("daily"), "without a credential"),
+            "daily, without a credential"
+        );
+        assert_eq!(named("credential", None, "without a credential"), "without a credential");
     }
 }

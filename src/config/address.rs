@@ -21,6 +21,9 @@ impl Url {
     /// Reads `https://host:port/base`. No user info, query or fragment.
     pub(super) fn parse(text: &str) -> Result<Self, Fault> {
         let example = r#"Write it like "https://api.example.com"."#;
+        if text.is_empty() {
+            return Err(Fault::new("it is empty", example));
+        }
         let (scheme, rest) = text.split_once("://").ok_or_else(|| {
             Fault::new(
                 "the scheme is missing",
@@ -268,6 +271,8 @@ pub(super) fn listener(text: &str) -> Result<SocketAddr, Fault> {
     text.parse().map_err(|_| {
         let port = text.rsplit(':').next().filter(|port| port.parse::<u16>().is_ok()).unwrap_or("8080");
         let fix = format!(r#"Write "127.0.0.1:{port}" for this machine alone, or "0.0.0.0:{port}" for everybody who can reach it."#);
-        Fault::new("a listener needs an IP address and a port", fix)
+        let is_large = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u64>().is_ok_and(|it| it > 65_535));
+        let why = if is_large { "ports end at 65535" } else { "a listener needs an IP address and a port" };
+        Fault::new(why, fix)
     })
 }

@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use super::address::{self, Url};
 use super::problem::Fault;
 use super::spec::Setting;
-use super::units::{parse_duration, parse_size};
+use super::units::{DURATION_FIX, parse_duration, parse_size};
 use super::value::Value;
 
 /// What a setting may be.
@@ -91,7 +91,7 @@ impl Kind {
                 text => Ok(Value::Text(text.to_owned())),
             },
             Self::Prefix => field_value(text(value)?),
-            Self::Choice(words) => read_choice(text(value)?, words),
+            Self::Choice(words) => read_choice(value.as_str(), words),
             Self::Workers if value.as_str() == Some("auto") => Ok(Value::Text("auto".into())),
             Self::Workers => {
                 read_count(value, 1, 256, Fault::new("without a worker nothing is served", ""))
@@ -184,7 +184,8 @@ fn text_or_number<'a>(value: &'a DeValue<'_>) -> Result<&'a str, Fault> {
 }
 
 fn read_duration(value: &DeValue<'_>, zero: bool) -> Result<Duration, Fault> {
-    let duration = parse_duration(text_or_number(value)?)?;
+    let other = |_| Fault::new("that is no duration", DURATION_FIX);
+    let duration = parse_duration(text_or_number(value).map_err(other)?)?;
     if duration.is_zero() && !zero {
         return Err(Fault::new("no time at all is never enough", r#"Write at least "1ms"."#));
     }
@@ -210,6 +211,7 @@ fn read_count(value: &DeValue<'_>, min: u64, max: u64, too_small: Fault) -> Resu
         return Err(Fault::new("it is a whole number without quotes", range));
     };
     match i128::from_str_radix(number.as_str(), number.radix()) {
+        Ok(number) if number < 0 => Err(Fault::new("it cannot be negative", range)),
         Ok(number) if number < i128::from(min) => Err(too_small),
         Ok(number) if number <= i128::from(max) => {
             Ok(Value::Count(u64::try_from(number).unwrap_or(max)))
@@ -240,12 +242,13 @@ fn read_share(value: &DeValue<'_>, zero: bool, off: bool) -> Result<Value, Fault
 /// The policy takes a rate above 1 as "this detector is off": it can never be reached.
 const SHARE_OFF: f64 = 2.0;
 
-fn read_choice(word: &str, words: &[&str]) -> Result<Value, Fault> {
-    if words.contains(&word) {
+/// `None` stands for what is no text.
+fn read_choice(word: Option<&str>, words: &[&str]) -> Result<Value, Fault> {
+    if let Some(word) = word.filter(|word| words.contains(word)) {
         return Ok(Value::Text(word.to_owned()));
     }
     let all: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    let fix = match nearest(word, words.iter().copied()) {
+    let fix = match word.and_then(|word| nearest(word, words.iter().copied())) {
         Some(near) => format!("Did you mean {near:?}? Possible are {}.", all.join(", ")),
         None => format!("Possible are {}.", all.join(", ")),
     };

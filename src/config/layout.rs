@@ -143,6 +143,7 @@ impl Layout {
             makes_idempotency_key,
             rewrite_links,
             credential,
+            credential_from,
             tls,
             key: _, // The default route has it, too.
             connect_timeout,
@@ -173,6 +174,7 @@ impl Layout {
         }
         self.put(at, at, "rewrite_links", rewrite_links.to_string());
         self.access(at, credential.as_ref(), tls);
+        self.put(at, at, "credential_from", or_not_set(credential_from.as_ref()));
         self.put(at, at, "connect_timeout", print_duration(*connect_timeout));
         self.put(at, &join(at, "retry"), "replay_body_max", print_size(*replay_body_max));
         let key = if *makes_idempotency_key { "generate" } else { "forward" };
@@ -180,8 +182,9 @@ impl Layout {
         self.put(at, at, "in_flight_max", in_flight_max.to_string());
         self.put(at, at, "queue_max", queue_max.to_string());
         self.put(at, at, "pacing", word(pacing));
-        for QuotaSettings { name, requests, per, pacing } in quotas {
+        for QuotaSettings { name, limits, requests, per, pacing } in quotas {
             let table = self.table(join(&join(at, "quotas"), name));
+            self.put(&table, &table, "limits", limits.to_string());
             self.put(&table, &table, "requests", requests.to_string());
             self.put(&table, &table, "per", print_duration(*per));
             self.put(&table, &table, "pacing", word(pacing));

@@ -5,6 +5,7 @@
 //! Either everything is right, or every problem is told at once. The rest of the program never
 //! sees the file.
 
+pub mod carrier;
 pub mod problem;
 pub mod reload;
 pub mod schema;
@@ -16,6 +17,7 @@ pub mod watch;
 mod address;
 mod kind;
 mod layout;
+mod quota;
 mod read;
 mod repeat;
 mod resolve;

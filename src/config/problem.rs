@@ -179,18 +179,29 @@ impl<'a> Notes<'a> {
 
     /// A mistake of syntax; the first of each line, as the others usually follow from it.
     pub(super) fn syntax(&mut self, span: &Span, message: &str) {
-        let fix = "See https://toml.io for the notation.";
-        let problem = self.build(span, "", None, Fault::new(message, fix));
+        let problem = self.build(span, "", None, in_words(message));
         if self.problems.iter().all(|other| other.line != problem.line) {
             self.problems.push(problem);
         }
     }
 
-    /// Leaves out what was found on lines whose syntax is wrong: it follows from that.
+    /// Leaves out what was found on lines whose syntax is wrong, and below such a header: it follows
+    /// from that.
     pub(super) fn forget_echoes_of_syntax(&mut self) {
-        let broken: Vec<usize> =
-            self.problems.iter().filter(|p| p.setting.is_empty()).map(|p| p.line).collect();
-        self.problems.retain(|p| p.setting.is_empty() || !broken.contains(&p.line));
+        let is_header = |line: &str| line.trim_start().starts_with('[');
+        let (mut broken, mut below) = (Vec::new(), Vec::new());
+        for at in self.problems.iter().filter(|p| p.setting.is_empty()).map(|p| p.line) {
+            broken.push(at);
+            let mut from = self.source.lines().enumerate().skip(at.saturating_sub(1));
+            if from.next().is_some_and(|(_, line)| is_header(line)) {
+                let table = from.take_while(|(_, line)| !is_header(line));
+                below.extend(table.map(|(before, _)| before + 1));
+            }
+        }
+        self.problems.retain(|p| match p.setting.as_str() {
+            "" => p.why != TWICE || !below.contains(&p.line),
+            _ => !broken.contains(&p.line) && !below.contains(&p.line),
+        });
     }
 
     /// Whether the text is no TOML.
@@ -276,6 +287,26 @@ impl<'a> Notes<'a> {
         });
         let line = line.collect();
         Some(Excerpt { line, width: meant.min(room).max(1) })
+    }
+}
+
+/// How the parser calls a word without quotes, after the letters that it begins with.
+const NO_VALUE: [&str; 3] = ["string values must be quoted", "invalid float", "invalid boolean"];
+
+/// A table that is there twice has most of its settings twice, too.
+const TWICE: &str = "that name is here for the second time";
+
+/// What the parser says, with a fix where its message is known.
+fn in_words(message: &str) -> Fault {
+    match message {
+        "duplicate key" => {
+            Fault::new(TWICE, "Keep one of the two, or give the other another name.")
+        }
+        _ if NO_VALUE.iter().any(|start| message.starts_with(start)) => Fault::new(
+            "that is neither a text in quotes nor a number, true or false",
+            "Put a text between double quotes, and nothing behind a value but a # and a comment.",
+        ),
+        _ => Fault::new(message, "See https://toml.io for the notation."),
     }
 }
 

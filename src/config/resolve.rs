@@ -39,7 +39,8 @@ pub(super) fn resolve(
         .iter()
         .filter_map(|(name, section)| upstream::resolve(resolver, root, name, section, sources))
         .collect();
-    if root.named("upstreams").is_empty() && !resolver.notes.has_problem_in("upstreams") {
+    // `[upstream.a]` was told apart already.
+    if root.named("upstreams").is_empty() && !resolver.notes.has_problem_in("upstream") {
         let fix = "Write at least these two lines:\n\n    [upstreams.github]\n    url = \"https://api.github.com\"";
         resolver.notes.problem(
             &(0..0),
@@ -181,11 +182,11 @@ fn limits(resolver: &mut Resolver<'_, '_>, root: &Section) -> LimitSettings {
     let known = spec::find(spec::ROOT, "keys").map_or(&[][..], spec::Setting::entries);
     let keys = root.named("keys").iter().map(|(pattern, section)| {
         let scope = Scope::new(section, &[], known);
-        let ordered = resolver.value(&scope, "ordered");
+        let ordered = resolver.optional(&scope, "ordered");
         KeySettings {
             pattern: Arc::from(pattern.as_str()),
             in_flight_max: key_limit(resolver, &scope, ordered),
-            ordered,
+            ordered: ordered.unwrap_or_default(),
         }
     });
     let keys = keys.collect();
@@ -197,15 +198,16 @@ fn limits(resolver: &mut Resolver<'_, '_>, root: &Section) -> LimitSettings {
     }
 }
 
-/// The limit of a key; what is sent in order is sent one by one.
-fn key_limit(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, ordered: bool) -> u32 {
+/// The limit of a key; what is sent in order is sent one by one. `None` if what was typed there is
+/// wrong, and so no reason to say that something else is.
+fn key_limit(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, ordered: Option<bool>) -> u32 {
     const NAME: &str = "in_flight_max";
     let limit: Option<u32> = resolver.optional(scope, NAME);
-    if ordered && limit.is_some_and(|limit| limit > 1) {
+    if ordered == Some(true) && limit.is_some_and(|limit| limit > 1) {
         let why = "exchanges of an ordered key are sent one by one";
         resolver.contradiction(scope, NAME, Fault::new(why, "Write 1, or take ordered out."));
     }
-    if !ordered && scope.depth(NAME).is_none() {
+    if ordered == Some(false) && scope.depth(NAME).is_none() {
         let fix = "Exchanges in flight at most that joined this key. Write in_flight_max = 1.";
         resolver.contradiction(scope, NAME, Fault::new("it is missing and has no default", fix));
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::carrier::Carrier;
 use super::secret::Secret;
 use crate::policy::profile::Profile;
 use crate::policy::settings::{LimitSettings, UpstreamSettings};
@@ -170,6 +171,8 @@ pub struct UpstreamConfig {
     pub makes_idempotency_key: bool,
     /// Injected on the way up.
     pub credential: Option<CredentialConfig>,
+    /// Where a request says whose it is, besides the usual fields; `None` where one is injected.
+    pub credential_from: Option<Carrier>,
     /// Trust and client certificate.
     pub tls: TlsConfig,
     /// Concurrency key of every request that names none.

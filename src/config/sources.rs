@@ -7,6 +7,8 @@
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::pem::PemObject;
+
 use super::kind::is_field_value_byte;
 use super::problem::Fault;
 use super::scope::{Resolver, Scope};
@@ -89,15 +91,25 @@ impl<'e> Sources<'e> {
         }
     }
 
-    /// A file that must be there and have something in it.
-    pub(super) fn file(
+    /// A file that must be there, with at least one of what it is for, in PEM.
+    pub(super) fn pem_file<T: PemObject>(
         &mut self,
         resolver: &mut Resolver<'_, '_>,
         scope: &Scope<'_>,
         name: &str,
+        what: &str,
     ) -> Option<PathBuf> {
         let text: String = resolver.optional(scope, name)?;
-        self.read(resolver, scope, name, &text).map(|(path, _)| path)
+        let (path, bytes) = self.read(resolver, scope, name, &text)?;
+        if T::pem_slice_iter(&bytes).next().is_none_or(|first| first.is_err()) {
+            let fix = format!("Name a file with a line -----BEGIN {what}-----.");
+            let fault =
+                Fault::new(format!("there is no {} in it in PEM", what.to_lowercase()), fix);
+            let (path, span) = scope.place(name);
+            resolver.notes.problem(&span, &path, None, fault);
+            return None;
+        }
+        Some(path)
     }
 
     fn secret_from_file(

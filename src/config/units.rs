@@ -21,6 +21,10 @@ pub const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$";
 /// A regular expression for sizes, for the JSON Schema.
 pub const SIZE_PATTERN: &str = r"^[0-9]+(\.[0-9]+)?(B|[kKMG]B|[KMG]iB)$";
 
+/// What to write where a duration belongs.
+pub(super) const DURATION_FIX: &str =
+    r#"Write a number and a unit, such as "250ms", "30s", "5m", "1h" or "7d"."#;
+
 /// Units of time in nanoseconds, largest first.
 const TIME_UNITS: [(&str, u128); 5] = [
     ("d", 86_400_000_000_000),
@@ -47,11 +51,12 @@ const SIZE_UNITS: [(&str, u128); 8] = [
 /// # Errors
 /// Says what is wrong with the text, and what to write instead.
 pub fn parse_duration(text: &str) -> Result<Duration, Fault> {
-    let fault = |why: &str| {
-        Fault::new(why, r#"Write a number and a unit, such as "250ms", "30s", "5m", "1h" or "7d"."#)
-    };
+    let fault = |why: &str| Fault::new(why, DURATION_FIX);
     if text.is_empty() {
         return Err(fault("it is empty"));
+    }
+    if text.starts_with('-') {
+        return Err(fault("no time is shorter than none"));
     }
     if text.parse::<f64>().is_ok_and(|number| number >= 0.0) {
         return Err(Fault::new(

@@ -4,9 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
 use super::address::{Url, route_match};
+use super::carrier::Carrier;
 use super::kind::{NameRule, nearest};
 use super::problem::Fault;
+use super::quota::{pacing, quotas};
 use super::read::{Section, join};
 use super::repeat::{breaker, retry};
 use super::resolve::warn_if_open;
@@ -17,7 +21,7 @@ use super::sources::{FoundSecret, Sources};
 use super::spec;
 use super::value::{Value, print_match};
 use crate::policy::profile::{GENERIC, Profile as Dialect, Unit};
-use crate::policy::settings::{Mode, Pacing, QuotaSettings, RouteSettings, UpstreamSettings};
+use crate::policy::settings::{Mode, RouteSettings, UpstreamSettings};
 use crate::profiles::{self, Profile};
 
 /// One upstream; `None` if its address is wrong or missing, which was noted.
@@ -40,6 +44,7 @@ pub(super) fn resolve(
     let listen: Vec<_> = resolver.optional(&scope, "listen").unwrap_or_default();
     warn_if_open(resolver, &scope, &listen);
     let credential = credential(resolver, &scope, sources);
+    let credential_from = credential_from(resolver, &scope);
     let tls = tls(resolver, &scope, sources);
     let known = profile.as_ref();
     let default_route = route(resolver, root, &scope, known, "default", None);
@@ -87,6 +92,7 @@ pub(super) fn resolve(
         profile: profile.map(|profile| profile.name),
         dialect,
         credential,
+        credential_from,
         tls,
         key,
         connect_timeout,
@@ -202,6 +208,20 @@ fn credential(
     Some(CredentialConfig { header, value, prefix, file, source })
 }
 
+fn credential_from(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>) -> Option<Carrier> {
+    const NAME: &str = "credential_from";
+    let text: String = resolver.optional(scope, NAME)?;
+    let carrier = if scope.table("credential").is_typed() {
+        let why = "all requests carry the one credential that is put on them";
+        Err(Fault::new(why, "Keep one of credential and credential_from."))
+    } else {
+        Carrier::parse(&text)
+    };
+    let (path, span) = scope.place(NAME);
+    // What stands there may be the key itself, typed where its place belongs.
+    carrier.map_err(|fault| resolver.notes.problem(&span, &path, None, fault)).ok()
+}
+
 fn tls(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, sources: &mut Sources<'_>) -> TlsConfig {
     for (one, other) in [("client_cert", "client_key"), ("client_key", "client_cert")] {
         if scope.depth(one).is_some() && scope.depth(other).is_none() {
@@ -214,9 +234,19 @@ fn tls(resolver: &mut Resolver<'_, '_>, scope: &Scope<'_>, sources: &mut Sources
         }
     }
     TlsConfig {
-        ca_file: sources.file(resolver, scope, "ca_file"),
-        client_cert: sources.file(resolver, scope, "client_cert"),
-        client_key: sources.file(resolver, scope, "client_key"),
+        ca_file: sources.pem_file::<CertificateDer<'_>>(resolver, scope, "ca_file", "CERTIFICATE"),
+        client_cert: sources.pem_file::<CertificateDer<'_>>(
+            resolver,
+            scope,
+            "client_cert",
+            "CERTIFICATE",
+        ),
+        client_key: sources.pem_file::<PrivateKeyDer<'_>>(
+            resolver,
+            scope,
+            "client_key",
+            "PRIVATE KEY",
+        ),
     }
 }
 
@@ -336,48 +366,6 @@ fn check_routes(resolver: &mut Resolver<'_, '_>, section: &Section) {
             }
             matches.push(pattern);
         }
-    }
-}
-
-/// `[[upstreams.<name>.quotas]]`.
-fn quotas(
-    resolver: &mut Resolver<'_, '_>,
-    section: &Section,
-    parts: &[&str],
-) -> Vec<QuotaSettings> {
-    let mut quotas: Vec<QuotaSettings> = Vec::new();
-    for quota in section.list("quotas") {
-        let known = spec::find(spec::UPSTREAM, "quotas").map_or(&[][..], spec::Setting::entries);
-        let scope = Scope::new(quota, &[], known);
-        let name: String = resolver.value(&scope, "name");
-        let requests: Option<u64> = resolver.optional(&scope, "requests");
-        let per: Option<Duration> = resolver.optional(&scope, "per");
-        let pacing = pacing(&resolver.value::<String>(&scope, "pacing"));
-        if !name.is_empty() && quotas.iter().any(|other| *other.name == *name) {
-            resolver.contradiction(
-                &scope,
-                "name",
-                Fault::new("another quota has that name", "Write another name."),
-            );
-        }
-        if let Some(part) = nearest(&name, parts.iter().copied()).filter(|part| *part != name) {
-            let found =
-                format!("no route and no bucket is called {name:?}, so it limits each credential");
-            let fix = format!("Write {part:?} if you mean that one.");
-            resolver.notes.warning(&quota.span, &quota.path, None, Fault::new(found, fix));
-        }
-        if let (Some(requests), Some(per)) = (requests, per) {
-            quotas.push(QuotaSettings { name: name.into(), requests, per, pacing });
-        }
-    }
-    quotas
-}
-
-fn pacing(word: &str) -> Pacing {
-    match word {
-        "smooth" => Pacing::Smooth,
-        "off" => Pacing::Off,
-        _ => Pacing::Observe,
     }
 }
 

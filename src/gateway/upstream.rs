@@ -14,11 +14,12 @@ use super::renewal::{Injected, Renewal};
 use super::spending::Spending;
 use crate::config::settings::{Origin, UpstreamConfig};
 use crate::policy::breaker::Transition;
+use crate::policy::hints::ServerClock;
 use crate::policy::limits::UpstreamId;
 use crate::policy::line::{CredentialId, RouteId, TicketId};
 use crate::policy::scope::QuotaState;
 use crate::policy::settings::UpstreamSettings;
-use crate::policy::time::MonoTime;
+use crate::policy::time::{MonoTime, WallTime};
 use crate::policy::upstream::{
     Context, CooldownImage, Event, UpstreamImage, UpstreamPolicy, credential_name,
 };
@@ -59,6 +60,8 @@ pub struct UpstreamState {
     wakers: Mutex<HashMap<TicketId, Arc<Notify>>>,
     /// How an attempt failed that was the last to do so, in a few words.
     last_failure: Mutex<Option<Arc<str>>>,
+    /// What its clock shows.
+    server: Mutex<ServerClock>,
     /// The secret in force, where one is put on its requests.
     pub renewal: Renewal,
     common: Arc<Common>,
@@ -94,6 +97,7 @@ impl UpstreamState {
             }),
             wakers: Mutex::default(),
             last_failure: Mutex::default(),
+            server: Mutex::default(),
             renewal: Renewal::default(),
             common,
         }
@@ -200,6 +204,16 @@ impl UpstreamState {
     /// How the last attempt that failed did so.
     pub fn last_failure(&self) -> Option<Arc<str>> {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What its clock shows, by its last answers.
+    pub fn server_time(&self, now: MonoTime) -> Option<WallTime> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).at(now)
+    }
+
+    /// An answer that came at `now` was dated so.
+    pub fn hear_date(&self, date: WallTime, now: MonoTime) {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).hear(date, now);
     }
 
     /// Whoever waits under this number is woken through what is returned.

@@ -79,7 +79,7 @@ pub fn classify(
 ) -> Outcome {
     match observed {
         Observed::Response { status, headers } => {
-            let response = Response { status, headers, body: None, received };
+            let response = Response { status, headers, body: None, received, server: None };
             answered(response, &GENERIC).0
         }
         Observed::Failed { failure, nothing_sent } => {

@@ -14,6 +14,7 @@ mod fields;
 mod names;
 mod prose;
 mod quota;
+mod server;
 mod value;
 mod vendor;
 mod verdict;
@@ -27,6 +28,7 @@ use http::HeaderMap;
 pub use self::body::BODY_PREFIX;
 use self::body::Body;
 use self::fields::Fields;
+pub use self::server::ServerClock;
 use self::value::Clock;
 use self::verdict::Facts;
 use super::outcome::{Hint, HintSource, QuotaReading, Reach, Reading};
@@ -47,6 +49,8 @@ pub struct Response<'a> {
     pub body: Option<&'a [u8]>,
     /// When it was received, by our own clock.
     pub received: WallTime,
+    /// The same by the server's, as its last answers have it; see [`ServerClock`].
+    pub server: Option<WallTime>,
 }
 
 /// What a response says.
@@ -70,6 +74,8 @@ pub struct Interpretation<'a> {
     pub bucket: Option<&'a str>,
     /// Fields about limits that could not be read, with their values.
     pub unread: Vec<(&'a str, Cow<'a, str>)>,
+    /// Its `Date`, if that was looked at because it names moments.
+    pub date: Option<WallTime>,
 }
 
 /// "Not before", and who says it.
@@ -169,13 +175,13 @@ impl<'a> Interpretation<'a> {
 
 /// Reads a response.
 pub fn interpret<'a>(response: Response<'a>, profile: &'a Profile) -> Interpretation<'a> {
-    let Response { status, headers, body, received } = response;
+    let Response { status, headers, body, received, server } = response;
     let found = fields::of_interest(headers, profile);
     let served = (100..400).contains(&status);
     if served && found.is_empty() && body.is_none() && !profile.recognises(status) {
         return Interpretation::nothing();
     }
-    let clock = Clock::new(headers, received);
+    let clock = Clock::new(headers, received, server);
     let mut fields = Fields::read(&found, profile, &clock);
     let wanted = body.filter(|body| !body.is_empty() && (!served || profile.wants_body(status)));
     let body = wanted.map(Body::new);
@@ -200,8 +206,8 @@ pub fn interpret<'a>(response: Response<'a>, profile: &'a Profile) -> Interpreta
     let wait = facts.wait(answer, limited);
     let scope = facts.scope();
     let reach = facts.reach();
-    let (bucket, unread) = (fields.bucket, fields.unread);
-    Interpretation { answer, limited, wait, quotas, scope, reach, bucket, unread }
+    let (bucket, unread, date) = (fields.bucket, fields.unread, clock.date());
+    Interpretation { answer, limited, wait, quotas, scope, reach, bucket, unread, date }
 }
 
 impl Interpretation<'_> {
@@ -216,6 +222,7 @@ impl Interpretation<'_> {
             reach: Reach::Bucket,
             bucket: None,
             unread: Vec::new(),
+            date: None,
         }
     }
 }
@@ -223,7 +230,7 @@ impl Interpretation<'_> {
 /// Reads a response's fields as those of an API of which nothing is known. `now` is the wall time
 /// of receipt.
 pub fn read(status: u16, headers: &HeaderMap, now: WallTime) -> Reading {
-    let response = Response { status, headers, body: None, received: now };
+    let response = Response { status, headers, body: None, received: now, server: None };
     interpret(response, &super::profile::GENERIC).reading()
 }
 

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 
-use self::flow::{Flows, There};
+use self::flow::Flows;
 use self::lane::{Lane, Parked};
 use self::order::{Order, Turns};
 use super::hash::IdMap;
@@ -147,7 +147,7 @@ impl Line {
     /// The lane that is to be looked at next: the one whose turn comes first.
     pub fn next_ready(&mut self) -> Option<(TicketId, Needs)> {
         let early = self.early.first().map(|(_, lane_id)| *lane_id);
-        let first = early.or_else(|| Some(self.ready.first(&self.flows, None, self.now)?.lane))?;
+        let first = early.or_else(|| Some(self.first_ready()?.lane))?;
         let lane = self.lanes.get(&first)?;
         Some((lane.head()?, lane.needs.clone()))
     }
@@ -166,8 +166,7 @@ impl Line {
         };
         self.lift(lane_id);
         let place = obstacle.place;
-        let passed = called_from.filter(|before| place.is_behind(*before));
-        let has_changed = self.put(now, lane_id, obstacle, passed);
+        let has_changed = self.put(now, lane_id, obstacle, called_from);
         let affected = self.told(lane_id, place, has_changed);
         if let Some(before) = called_from.filter(|before| *before != place) {
             self.unpark_first(before);
@@ -182,7 +181,7 @@ impl Line {
         now: MonoTime,
         lane_id: u32,
         obstacle: Obstacle,
-        passed: Option<Place>,
+        called_from: Option<Place>,
     ) -> bool {
         let Some(lane) = self.lanes.get_mut(&lane_id) else { return false };
         let place = obstacle.place;
@@ -202,19 +201,23 @@ impl Line {
         lane.parked = Some((place, at.account.waits));
         lane.seat = lane.seat_at(place);
 
-        let (key, since) = (lane.key, lane.since);
-        if let Some(turns) = passed.and_then(|passed| self.turns.get_mut(&passed)) {
-            // Getting further was its turn there.
-            turns.serve(key.band, self.flows.tag(key), now);
-        }
+        let (key, cost, since) = (lane.key, lane.needs.cost, lane.since);
         let turns = self.turns.entry(place).or_default();
-        if !at.lanes.has(key.band) {
+        if called_from != Some(place) && !at.lanes.has(key.band) {
             turns.begin(key.band, since);
         }
         if let Some(seat) = lane.seat {
-            let there = There { floor: turns.floor, rivals: at.lanes.rivals(key) };
-            self.flows.settle(key, there);
+            self.flows.settle(key, turns.floor(key.band));
             at.lanes.insert(seat, lane_id, &self.flows);
+        }
+        if let Some(passed) = called_from.filter(|before| place.is_behind(*before)) {
+            // Getting further was its turn there, of the band if not of the flow, which has its own
+            // when it goes.
+            let bands = self.bands_at(passed).with(key.band);
+            let tag = self.flows.tag(key);
+            if let Some(turns) = self.turns.get_mut(&passed) {
+                turns.serve((key.band, cost, false), bands, tag, now);
+            }
         }
         if self.turns.len() > TURNS_KEPT + 2 * self.parked.len() {
             self.turns.retain(|place, _| self.parked.contains_key(place));
@@ -309,12 +312,17 @@ impl Line {
     fn make_ready(&mut self, lane_id: u32) {
         let Some(lane) = self.lanes.get_mut(&lane_id) else { return };
         let Some(head) = lane.head() else { return };
-        lane.seat = Some((lane.key, head));
+        let key = lane.key;
+        lane.seat = Some((key, head));
         if lane.is_early {
             self.early.insert((head, lane_id));
-        } else {
-            self.ready.insert((lane.key, head), lane_id, &self.flows);
+            return;
         }
+        if lane.called_from.is_none() {
+            let since = lane.since;
+            self.begin_in_house(key.band, since);
+        }
+        self.ready.insert((key, head), lane_id, &self.flows);
     }
 
     /// Takes a lane from wherever it is.

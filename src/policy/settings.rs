@@ -27,8 +27,11 @@ pub struct UpstreamSettings {
 /// A limit that the operator knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaSettings {
-    /// The bucket or route that it limits; else it limits all that goes with one credential.
+    /// What tells it from others.
     pub name: Arc<str>,
+    /// The bucket or route that it limits; if there is none of that name, all that goes with one
+    /// credential.
+    pub limits: Arc<str>,
     /// Units in any time of length `per`; at least 1.
     pub requests: u64,
     /// The window; more than zero.

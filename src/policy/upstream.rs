@@ -226,7 +226,7 @@ impl UpstreamPolicy {
         {
             match self.start(cx, ticket.id, &ticket.needs) {
                 Ok(grant) => {
-                    self.line.serve_passing(&ticket.needs);
+                    self.line.serve_passing(cx.now, &ticket.needs);
                     ticket.granted = Some(grant);
                     return Ok(ticket);
                 }

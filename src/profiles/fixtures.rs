@@ -53,7 +53,8 @@ impl Fixture {
             headers.append(name, value);
         }
         let body = Some(self.body.as_bytes()).filter(|body| !body.is_empty());
-        let response = Response { status: self.status, headers: &headers, body, received };
+        let response =
+            Response { status: self.status, headers: &headers, body, received, server: None };
         let said = hints::interpret(response, dialect);
         let means = answer(self.means);
         let limited = self.limited.unwrap_or(means == crate::policy::profile::Answer::RateLimited);

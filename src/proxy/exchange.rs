@@ -25,6 +25,8 @@ use crate::telemetry::story::{Decision, Ending, RequestId, Story};
 use crate::telemetry::trace::Trace;
 use crate::transport::{BodyFault, Replay, ReplayState};
 
+mod carrier;
+
 /// Fields that identify a caller to an upstream; quotas and cooldowns belong to the first of them
 /// that a request has. The value is hashed with a salt and forgotten.
 pub(super) const CREDENTIAL_FIELDS: [HeaderName; 6] = [
@@ -149,13 +151,14 @@ impl Exchange<'_> {
         if self.upstream.config.credential.is_some() {
             return common.injected(&self.upstream.config);
         }
-        if !self.seen.saw(Kind::Credential) {
-            return 0;
-        }
-        CREDENTIAL_FIELDS
-            .iter()
-            .find_map(|name| self.parts.headers.get(name))
-            .map_or(0, |value| common.salted(value.as_bytes()))
+        let named = self.upstream.config.credential_from.as_ref();
+        let named = named.and_then(|carrier| carrier::found(carrier, self.parts));
+        let usual = || {
+            let seen = self.seen.saw(Kind::Credential);
+            seen.then(|| CREDENTIAL_FIELDS.iter().find_map(|name| self.parts.headers.get(name)))
+        };
+        let value = named.or_else(|| usual().flatten().map(HeaderValue::as_bytes));
+        value.map_or(0, |value| common.salted(value))
     }
 }
 

@@ -114,8 +114,13 @@ pub(super) fn judge(
                 Some(Coding::Plain) | None => Cow::Borrowed(ahead),
             });
             let status = response.status().as_u16();
-            let response = hints::Response { status, headers, body: body.as_deref(), received };
+            let server = exchange.upstream.state.server_time(now);
+            let body = body.as_deref();
+            let response = hints::Response { status, headers, body, received, server };
             let (outcome, said) = answered(response, &exchange.upstream.config.dialect);
+            if let Some(date) = said.date {
+                exchange.upstream.state.hear_date(date, now);
+            }
             exchange.upstream.metrics.unread(said.unread.len());
             outcome
         }

@@ -243,7 +243,8 @@ impl<W: Watch> World<W> {
         let up = self.up(up);
         match &reply.result {
             Ok((status, headers)) => {
-                let response = Response { status: *status, headers, body: None, received };
+                let response =
+                    Response { status: *status, headers, body: None, received, server: None };
                 answered(response, &up.dialect).0
             }
             Err((failure, nothing_sent)) => {

@@ -46,7 +46,8 @@ fn every_profile_reads_the_refusal_of_its_model_and_waits_as_long_as_is_needed()
         let now = MonoTime::from_nanos(3_500_000_000);
         model.receive(now, Told::default(), &mut rng);
         let (status, headers) = model.receive(now, Told::default(), &mut rng).result.unwrap();
-        let response = Response { status, headers: &headers, body: None, received: START };
+        let response =
+            Response { status, headers: &headers, body: None, received: START, server: None };
         let outcome = answered(response, &profile.dialect).0;
         assert_eq!(outcome.class, Class::Throttled, "{}: {headers:?}", profile.name);
         let wait = outcome.reading.hint.expect("a wait is told").wait;
@@ -85,7 +86,8 @@ fn history(limiter: Limiter, hints: Hints, step: f64, lasts: f64) -> Vec<Seen> {
         api.done();
         let took = reply.after.as_secs_f64();
         let (status, headers) = reply.result.unwrap();
-        let response = Response { status, headers: &headers, body: None, received: START };
+        let response =
+            Response { status, headers: &headers, body: None, received: START, server: None };
         let outcome = answered(response, &crate::policy::profile::GENERIC).0;
         let hint = outcome.reading.hint.as_ref();
         let told = hint.map(|hint| hint.wait.as_secs_f64());

@@ -76,6 +76,7 @@ fn upstream(name: &str, routes: Vec<RouteSettings>) -> UpstreamConfig {
         idempotency_key: None,
         makes_idempotency_key: false,
         credential: None,
+        credential_from: None,
         tls: TlsConfig::default(),
         key: None,
         connect_timeout: ms(5000),

@@ -104,7 +104,7 @@ impl BreakerState {
 /// A scope that the upstream closed for a while.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CooldownView {
-    /// `upstream`, `route <name>`, `credential <hash>` or `bucket <name>`.
+    /// `upstream`, `route <name>`, `credential <hash>`, `without a credential` or `bucket <name>`.
     pub scope: String,
     /// Nothing before this time.
     pub until: Moment,

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::support::binary::{Binary, forbear, out};
 use crate::support::raw::{RawClient, RawResponse};
-use crate::support::world::{problem, request, retry_after};
+use crate::support::world::{World, answer, problem, request, retry_after};
 
 /// An API that accepts one token, and remembers which came.
 struct Guarded {
@@ -232,5 +232,30 @@ async fn a_secret_that_was_corrected_before_a_restart_is_not_locked_after_it() {
         }
         let binary = Binary::start_in(binary.into_folder(), &[]).await;
         assert_eq!(ask(&binary, "GET /api/x", None, b"").await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_key_in_a_query_or_a_cookie_is_a_credential_where_it_is_said_to_be_one() {
+    for (setting, one, two) in [
+        ("query:api_key", ("?q=1&api_key=k-first", ""), ("?q=1&api_key=k-second", "")),
+        ("cookie:sid", ("", "Cookie: a=1; sid=k-first"), ("", "Cookie: a=1; sid=k-second")),
+        ("header:x-account", ("", "X-Account: k-first"), ("", "X-Account: k-second")),
+    ] {
+        let rest = format!("max_wait = \"1s\"\ncredential_from = \"{setting}\"\n");
+        let world = World::calm(&rest).await;
+        let refusal = answer(429, &[("retry-after", "60")], "");
+        world.api.script("/items/1", [refusal]);
+        let get = async |(query, field): (&str, &str)| {
+            let fields: Vec<&str> = [field].into_iter().filter(|it| !it.is_empty()).collect();
+            world.ask(&format!("GET /api/items/1{query}"), &fields, b"").await.status
+        };
+        assert_eq!(get(one).await, 429, "{setting}");
+        let hits = world.api.counters().requests;
+        assert_eq!(get(one).await, 429, "{setting}: it is held back");
+        assert_eq!(world.api.counters().requests, hits, "{setting}");
+        assert_eq!(get(two).await, 200, "{setting}: nothing was said to this one");
+        let shown = format!("{:?}", world.forbear.view("api"));
+        assert!(shown.contains("credential ") && !shown.contains("k-first"), "{setting}: {shown}");
     }
 }

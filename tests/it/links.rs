@@ -228,6 +228,36 @@ async fn an_upstream_that_is_told_not_to_rewrite_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_link_names_the_server_that_the_client_named_and_no_other_or_the_request_is_refused() {
+    let world = World::calm("").await;
+    let fields = [("location", "/y"), ("content-location", &*world.api.url())];
+    for (host, expected) in [
+        ("elsewhere.example", Some("elsewhere.example")),
+        ("Pod-7.local.:8080", Some("Pod-7.local:8080")),
+        ("[::1]:9", Some("[::1]:9")),
+        ("a@b", None),
+        ("a:1@b", None),
+        ("a/b", None),
+        ("a?b", None),
+        ("a#b", None),
+        ("a\\b", None),
+        ("a%2fb", None),
+        ("a b", None),
+        ("a, b", None),
+        ("<a>", None),
+        ("[::1%25x]", None),
+        ("a:99999", None),
+    ] {
+        world.api.script("/x", [step(201, &fields, "")]);
+        let bytes = format!("GET /api/x HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let response = RawClient::connect(world.forbear.proxy()).await.ask(bytes).await;
+        let own = expected.map(|at| format!("http://{at}/api"));
+        assert_eq!(response.field("content-location"), own.as_deref(), "{host}");
+        assert_eq!(response.status, if own.is_some() { 201 } else { 400 }, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn redirects_of_every_form_stay_inside_and_foreign_ones_are_left_alone() {
     let world = World::calm("").await;
     let (own, proxy) = (world.api.url(), world.forbear.proxy());

@@ -13,7 +13,7 @@ use forbear::demo::settings::{ApiSettings, Outage};
 use tokio::task::JoinSet;
 
 use crate::support::raw::RawClient;
-use crate::support::world::{World, request};
+use crate::support::world::{World, answer, request};
 
 const CLIENTS: u32 = 32;
 
@@ -141,4 +141,29 @@ async fn two_seconds_of_outage_lose_nothing() {
         let unavoidable = tries * (16 + 24);
         assert!(wasted <= unavoidable, "an API that was down was asked {wasted} times: {seen:?}");
     }
+}
+
+#[tokio::test]
+async fn one_wrong_date_does_not_move_a_moment_that_is_named() {
+    let world = World::calm("").await;
+    // The clock of this API is years behind, as all of its answers agree.
+    let date = ("date", "Fri, 01 Jan 2010 00:00:00 GMT");
+    let quota = [
+        ("x-ratelimit-limit", "100"),
+        ("x-ratelimit-remaining", "90"),
+        ("x-ratelimit-reset", "1262304060"),
+    ];
+    let usual = || answer(200, &[&[date][..], &quota].concat(), "");
+    world.api.script("/usual", [usual(), usual(), usual()]);
+    for _ in 0..3 {
+        assert_eq!(world.get("/api/usual").await.status, 200);
+    }
+    let wrong = ("date", "Thu, 31 Dec 2009 00:00:00 GMT");
+    let refusal = answer(429, &[wrong, ("retry-after", date.1)], "");
+    world.api.script("/limited", [refusal, usual()]);
+
+    let response = world.get("/api/limited").await;
+
+    // By its own date it would have to wait for a day.
+    assert_eq!((response.status, response.field("forbear-attempts")), (200, Some("2")));
 }

@@ -167,6 +167,59 @@ fn a_band_keeps_a_twentieth_beside_its_saturated_neighbour() {
 }
 
 #[test]
+fn every_lower_band_keeps_a_twentieth_whichever_bands_are_there_and_the_highest_has_the_rest() {
+    use Band::{Backfill, Critical, Default, High, Low};
+    for bands in [
+        &[Default, Backfill][..],
+        &[Critical, Low],
+        &[Critical, Default, Backfill],
+        &[Critical, High, Default, Low, Backfill],
+    ] {
+        let mut world = world(1, 4000);
+        for (flow, band) in (1..).zip(bands) {
+            add(&mut world, 64, &client(flow, *band));
+        }
+        world.run_for(Duration::from_secs(70));
+        let counts: Vec<usize> =
+            (1..).zip(bands).map(|(flow, _)| turns(&world, flow).len()).collect();
+        let all = counts.iter().sum::<usize>() as f64;
+        let shares: Vec<f64> = counts.iter().map(|count| *count as f64 / all).collect();
+        println!("{bands:?}: {shares:.3?}");
+        for share in &shares[1..] {
+            assert!((0.045..0.055).contains(share), "{bands:?}: {shares:.3?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_comes_to_a_crowd_of_a_lower_band_has_its_share_at_once() {
+    let mut world = world(1, 4000);
+    for flow in 100..300 {
+        add(&mut world, 2, &client(flow, Band::Backfill));
+    }
+    world.run_for(Duration::from_secs(10));
+    add(&mut world, 32, &client(1, Band::Default));
+    let from = world.now;
+    world.run_for(Duration::from_secs(5));
+    let turns = world.watch.seen[0].turns.iter().copied().filter(|turn| turn.at > from);
+    let (own, others): (Vec<Turn>, Vec<Turn>) = turns.partition(|turn| turn.flow == FlowId(1));
+    println!("{} turns for the one, {} for the crowd", own.len(), others.len());
+    // The first few go to those that had been called.
+    assert!(own.len() > 17 * others.len().saturating_sub(4), "{} of {}", own.len(), others.len());
+}
+
+#[test]
+fn a_low_band_that_asks_for_one_thing_after_the_other_gets_no_more_than_its_share() {
+    let mut world = world(1, 4000);
+    add(&mut world, 64, &client(1, Band::Default));
+    add(&mut world, 1, &client(2, Band::Backfill));
+    world.run_for(Duration::from_secs(130));
+    let (usual, trickle) = (turns(&world, 1).len(), turns(&world, 2).len());
+    println!("{usual} turns for the crowd, {trickle} for the one");
+    assert!(trickle > 0 && trickle * 19 <= usual, "{trickle} of {usual}");
+}
+
+#[test]
 fn a_slow_route_keeps_its_bands_beside_a_busy_one() {
     for busy in [0, 64] {
         let mut world = world(1, 4000);

@@ -122,6 +122,15 @@ fn sixty_four_workers_on_a_small_window_take_no_longer_than_the_window_does() {
     check(&case, Hints::ExactQuota, 64);
 }
 
+fn quota(
+    name: &str,
+    limits: &str,
+    (requests, per): (u64, Duration),
+    pacing: Pacing,
+) -> QuotaSettings {
+    QuotaSettings { name: name.into(), limits: limits.into(), requests, per, pacing }
+}
+
 #[test]
 fn a_limit_that_only_the_operator_knows_is_kept_and_used_up() {
     for (limiter, job, optimum) in [
@@ -131,8 +140,7 @@ fn a_limit_that_only_the_operator_knows_is_kept_and_used_up() {
         for pacing in [Pacing::Observe, Pacing::Smooth] {
             let mut settings = upstream();
             let per = Duration::from_secs(10);
-            settings.quotas =
-                vec![QuotaSettings { name: "known".into(), requests: 100, per, pacing }];
+            settings.quotas = vec![quota("known", "known", (100, per), pacing)];
             let model = Model::new(limiter.clone(), Hints::None, LATENCY);
             let world = finished(1, model, 32, job, settings);
             let seen = &world.watch.seen[0];
@@ -163,8 +171,7 @@ fn a_preflight_says_how_long_it_then_takes() {
         let mut settings = upstream();
         if quotas {
             let (requests, pacing) = (50, Pacing::Observe);
-            settings.quotas =
-                vec![QuotaSettings { name: "known".into(), requests, per: window, pacing }];
+            settings.quotas = vec![quota("known", "known", (requests, window), pacing)];
         }
         let model = Model::new(limiter.clone(), hints, LATENCY);
         let mut world = finished(1, model, 32, 300, settings);
@@ -180,5 +187,34 @@ fn a_preflight_says_how_long_it_then_takes() {
         let ratio = told.takes.as_secs_f64() / took;
         println!("{limiter:?}, {hints:?}: told {told:?}, took {took:.2} s: {ratio:.3}");
         assert!((0.9..=1.1).contains(&ratio), "{limiter:?}: {told:?}, took {took:.2} s");
+    }
+}
+
+#[test]
+fn of_two_windows_of_one_route_neither_is_exceeded_and_the_longer_is_used_up() {
+    let (second, half_minute) = (Duration::from_secs(1), Duration::from_secs(30));
+    // Of a route, and of all that goes with a credential.
+    for limits in ["default", "account"] {
+        let mut settings = upstream();
+        settings.quotas = vec![
+            quota("burst", limits, (10, second), Pacing::Observe),
+            quota("sustained", limits, (100, half_minute), Pacing::Observe),
+        ];
+        let model = Model::new(Limiter::Open, Hints::None, LATENCY);
+        let world = finished(1, model, 32, 1000, settings);
+        let seen = &world.watch.seen[0];
+        let most = |per: Duration| {
+            let within = |from: MonoTime| {
+                let until = from + per;
+                seen.turns.iter().filter(|turn| turn.at >= from && turn.at < until).count()
+            };
+            seen.turns.iter().map(|turn| within(turn.at)).max().expect("there were turns")
+        };
+        let took = seen.last_good.since(MonoTime::ZERO).as_secs_f64();
+        let (burst, sustained) = (most(second), most(half_minute));
+        println!("{limits}: at most {burst} in a second and {sustained} in 30, {took:.1} s");
+        assert_eq!((burst, sustained), (10, 100), "{limits}");
+        // Nine whole windows, and the last hundred at ten a second.
+        assert!(took <= 279.0 * 1.03, "{limits}: {took:.2} s");
     }
 }

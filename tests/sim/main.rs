@@ -14,6 +14,7 @@
 mod fairness;
 mod history;
 mod honest;
+mod neighbours;
 mod promises;
 mod properties;
 mod world;

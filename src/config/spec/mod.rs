@@ -113,5 +113,5 @@ pub(super) const fn at_least_one(max: u64, why: &'static str) -> Kind {
 
 /// A number of which 0 has a meaning.
 pub(super) const fn count(max: u64) -> Kind {
-    Kind::Count { min: 0, max, why: "it cannot be negative", fix: "Write 0 or more." }
+    Kind::Count { min: 0, max, why: "", fix: "" }
 }

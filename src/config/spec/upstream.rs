@@ -119,6 +119,11 @@ pub(in crate::config) const UPSTREAM: &[Setting] = &[
         Kind::Table(CREDENTIAL),
         "A header with a secret that is put on every request.",
     ),
+    Setting::new(
+        "credential_from",
+        Kind::Text,
+        "Where requests have their API key, if in no usual header: query:NAME, cookie:NAME, header:NAME.",
+    ),
     CA_FILE,
     CLIENT_CERT,
     CLIENT_KEY,
@@ -296,6 +301,11 @@ const QUOTA: &[Setting] = &[
         "The route or the API's bucket that it limits; else it limits each credential as a whole.",
     )
     .required(),
+    Setting::new(
+        "limits",
+        Kind::Text,
+        "The route or bucket that it limits, where its name is another one; the name if not set.",
+    ),
     Setting::new("requests", limit(1_000_000_000), "Units in any window; most requests cost one.")
         .required(),
     Setting::new("per", SPAN, "The window.").required(),

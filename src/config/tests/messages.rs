@@ -123,6 +123,46 @@ fn each_problem_names_the_place_the_reason_and_the_fix() {
             "config.toml:1:8: state.shared: shared state is not available in this version. Take the table out: each sidecar then keeps what it learns in state.path.",
         ),
         (
+            "[upstreams.a]\nin_flight_max = -1\n",
+            "config.toml:2:17: upstreams.a.in_flight_max: found -1, but it cannot be negative. Write a number from 1 to 100000.",
+        ),
+        (
+            "[upstreams.a]\nmax_wait = true\n",
+            "config.toml:2:12: upstreams.a.max_wait: found true, but that is no duration. Write a number and a unit, such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"7d\".",
+        ),
+        (
+            "[upstreams.a]\ncredential_from = \"api_key\"\n",
+            "config.toml:2:19: upstreams.a.credential_from: it does not say where the name stands. Write \"query:NAME\", \"cookie:NAME\" or \"header:NAME\".",
+        ),
+        (
+            "[upstreams.a]\nmode = 3\n",
+            "config.toml:2:8: upstreams.a.mode: found 3, but there is no such choice. Possible are \"enforce\", \"shadow\".",
+        ),
+        (
+            "[[upstreams.a.quotas]]\nname = \"x\"\nlimits = \"defalt\"\nrequests = 1\nper = \"1s\"\n[[upstreams.a.quotas]]\nname = \"x\"\nrequests = 1\nper = \"1s\"\n",
+            "config.toml:3:10: upstreams.a.quotas.x.limits: found \"defalt\", but no route and no bucket has that name. Did you mean \"default\"?\nconfig.toml:7:8: upstreams.a.quotas.x.name: found \"x\", but another quota has that name. Write another name; for a second limit of the same, with limits = \"x\".",
+        ),
+        (
+            "[keys.k]\nordered = \"yes\"\n",
+            "config.toml:2:11: keys.k.ordered: found \"yes\", but it is a choice between true and false. Write true or false, without quotes.",
+        ),
+        (
+            "[proxy]\nlisten = \"127.0.0.1:99999\"\n",
+            "config.toml:2:10: proxy.listen: found \"127.0.0.1:99999\", but ports end at 65535. Write \"127.0.0.1:8080\" for this machine alone, or \"0.0.0.0:8080\" for everybody who can reach it.",
+        ),
+        (
+            "[upstreams.a]\nca_file = \"/proc/self/cmdline\"\n",
+            "config.toml:2:11: upstreams.a.ca_file: there is no certificate in it in PEM. Name a file with a line -----BEGIN CERTIFICATE-----.",
+        ),
+        (
+            "[log]\nlevel = info\n",
+            "config.toml:2:9: that is neither a text in quotes nor a number, true or false. Put a text between double quotes, and nothing behind a value but a # and a comment.",
+        ),
+        (
+            "[log]\nlevel = \"info\"\n[log]\nlevel = \"warn\"\n",
+            "config.toml:3:2: that name is here for the second time. Keep one of the two, or give the other another name.",
+        ),
+        (
             "[proxy\n",
             "config.toml:1:7: unclosed table, expected `]`. See https://toml.io for the notation.",
         ),
@@ -217,6 +257,18 @@ fn an_empty_file_is_answered_with_the_smallest_useful_one() {
         told,
         "config.toml:1:1: upstreams: there is none, so there is nowhere to send requests. Write at least these two lines:\n\n    [upstreams.github]\n    url = \"https://api.github.com\""
     );
+}
+
+#[test]
+fn what_only_follows_from_a_broken_header_is_not_told() {
+    let told = problems("[upstream.a]\nurl = \"https://a.example\"\n");
+    assert_eq!(
+        told,
+        "config.toml:1:2: upstream: there is no such setting. Did you mean upstreams?"
+    );
+    let told = problems("[upstreams.a\nurl = \"https://a.example\"\n[log]\nlevel = 3\n");
+    let places: Vec<&str> = told.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["config.toml:1:13", "config.toml:4:9"]);
 }
 
 #[test]

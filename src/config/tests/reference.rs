@@ -166,7 +166,7 @@ fn everything_in_force_is_listed_with_its_origin() {
     let text = uncommented()
         .lines()
         .filter(|line| !line.contains("/run/") && !line.contains("/etc/"))
-        .filter(|line| !line.starts_with("steps"))
+        .filter(|line| !line.starts_with("steps") && !line.starts_with("credential_from"))
         .collect::<Vec<_>>()
         .join("\n");
     let text = text

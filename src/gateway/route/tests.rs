@@ -44,6 +44,7 @@ pub(crate) fn upstream(name: &str, url: &str, patterns: &[&str]) -> UpstreamConf
         idempotency_key: None,
         makes_idempotency_key: false,
         credential: None,
+        credential_from: None,
         tls: TlsConfig::default(),
         key: None,
         connect_timeout: Duration::from_secs(5),

@@ -26,7 +26,8 @@ fn wait(fields: &[(&'static str, &str)]) -> Option<(u128, HintSource)> {
 /// Limit, remaining and reset in milliseconds of the binding quota.
 fn quota(fields: &[(&'static str, &str)]) -> Option<(Option<u64>, u64, Option<u128>)> {
     let headers = headers(fields);
-    let response = Response { status: 200, headers: &headers, body: None, received: NOW };
+    let response =
+        Response { status: 200, headers: &headers, body: None, received: NOW, server: None };
     let said = interpret(response, &super::super::profile::GENERIC);
     let quota = said.binding().filter(|quota| quota.remaining.is_some())?;
     Some((quota.limit, quota.remaining?, quota.reset.map(|reset| reset.as_millis())))
@@ -243,7 +244,8 @@ fn a_category_that_is_used_up_says_nothing_of_requests_that_no_limit_refused() {
     });
     let read = |status, limits| {
         let headers = headers(&[("x-sentry-rate-limits", limits)]);
-        let response = Response { status, headers: &headers, body: None, received: NOW };
+        let response =
+            Response { status, headers: &headers, body: None, received: NOW, server: None };
         let reading = interpret(response, &sentry).reading();
         let seconds = reading.hint.map(|hint| hint.wait.as_secs());
         (seconds, reading.quotas.first().map(|quota| quota.remaining))
@@ -264,7 +266,13 @@ fn what_is_quoted_of_a_server_is_short_and_printable() {
     let quoted = |field: &'static str, value: &[u8], body: &[u8]| {
         let mut headers = HeaderMap::new();
         headers.insert(field, HeaderValue::from_bytes(value).unwrap());
-        let response = Response { status: 429, headers: &headers, body: Some(body), received: NOW };
+        let response = Response {
+            status: 429,
+            headers: &headers,
+            body: Some(body),
+            received: NOW,
+            server: None,
+        };
         interpret(response, &super::super::profile::GENERIC).reading().hint.unwrap().raw.unwrap()
     };
     assert_eq!(&*quoted("retry-after", b" 30 ", b""), "retry-after: 30");

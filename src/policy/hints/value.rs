@@ -18,15 +18,22 @@ const YEAR_MS: u64 = 366 * 24 * 3_600_000;
 pub(super) struct Clock<'a> {
     headers: &'a HeaderMap,
     received: WallTime,
+    /// As the last answers have it.
+    server: Option<WallTime>,
     cached: bool,
-    server: OnceCell<WallTime>,
+    /// What is taken for the present, and the `Date` that was read for it.
+    read: OnceCell<(WallTime, Option<WallTime>)>,
 }
 
 impl<'a> Clock<'a> {
-    pub(super) fn new(headers: &'a HeaderMap, received: WallTime) -> Self {
+    pub(super) fn new(
+        headers: &'a HeaderMap,
+        received: WallTime,
+        server: Option<WallTime>,
+    ) -> Self {
         let mut ages = lines(headers, "age").filter_map(Decimal::parse);
         let cached = ages.any(|age| age.whole > 0);
-        Self { headers, received, cached, server: OnceCell::new() }
+        Self { headers, received, server, cached, read: OnceCell::new() }
     }
 
     /// Whether a cache answered: then neither `Date` nor the quota is the server's present one.
@@ -35,20 +42,26 @@ impl<'a> Clock<'a> {
     }
 
     /// The moment of receipt by the server's clock, if that is told and differs by more than the
-    /// network explains.
+    /// network explains: as its last answers have it, or else this one alone.
     pub(super) fn now(&self) -> WallTime {
+        self.read.get_or_init(|| self.look()).0
+    }
+
+    /// Its `Date`, if that was looked at.
+    pub(super) fn date(&self) -> Option<WallTime> {
+        self.read.get().and_then(|(_, date)| *date)
+    }
+
+    fn look(&self) -> (WallTime, Option<WallTime>) {
         const NETWORK_AND_ROUNDING_MS: u64 = 5_000;
-        if self.cached {
-            return self.received;
-        }
-        *self.server.get_or_init(|| {
-            let read = |line| date::parse_http_date(line, self.received);
-            let date = lines(self.headers, "date").find_map(read);
-            let differs = |date: &WallTime| {
-                date.unix_ms.abs_diff(self.received.unix_ms) > NETWORK_AND_ROUNDING_MS
-            };
-            date.filter(differs).unwrap_or(self.received)
-        })
+        let read = |line| date::parse_http_date(line, self.received);
+        let date = lines(self.headers, "date").find_map(read).filter(|_| !self.cached);
+        let agrees = |date: &WallTime| {
+            date.unix_ms.abs_diff(self.received.unix_ms) <= NETWORK_AND_ROUNDING_MS
+        };
+        // Two clocks that agree are right, whatever earlier answers said: our own may have been set.
+        let told = if date.as_ref().is_some_and(agrees) { date } else { self.server.or(date) };
+        (told.filter(|told| !agrees(told)).unwrap_or(self.received), date)
     }
 
     /// How long until `moment`; zero if it has passed.

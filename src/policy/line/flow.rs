@@ -1,10 +1,10 @@
-//! Whose turn it is: flows share a queue equally, and bands share it by their weights.
+//! Whose turn it is: bands share a place by their weights, and the flows of a band share equally.
 //!
-//! Self-clocked fair queueing: every flow has a *tag*, the virtual time at which its next turn ends, and
-//! the lowest tag goes first. A turn moves its flow's tag on by what it cost, times the flows of its
-//! band that wait there, over the weight of the band; a flow that comes anew stands one turn behind
-//! those that went. So a band gets its share however many flows are in it or come to it, within a band
-//! each flow gets as much as any other, however many exchanges or lanes it has, and where only one
+//! Self-clocked fair queueing, twice. Each place counts the turns of its bands, as `order` tells. Within a
+//! band every flow has a *tag*, the virtual time at which its next turn ends, and the lowest tag goes
+//! first: a turn moves its flow's tag on by what it cost, and a flow that comes anew stands one turn
+//! behind those that went. So a band gets its share however many flows are in it or come to it, within a
+//! band each flow gets as much as any other, however many exchanges or lanes it has, and where only one
 //! flow waits, tags are equal and arrival decides.
 
 use std::collections::BTreeSet;
@@ -16,8 +16,8 @@ use crate::policy::hash::IdMap;
 const FLOWS_MAX: usize = 512;
 /// What those share for which there was no room, in each band.
 const FLOWS_SHARED: u64 = 64;
-/// A band has this many times the weight of the next lower one, which so keeps a twentieth beside it.
-const BAND_STEP: u128 = 19;
+/// Every band but the highest that wants turns at a place keeps one in so many; the highest has the rest.
+const TURNS_PER_LOW: u64 = 20;
 
 /// Names a unit of fairness: a salted hash of its name; 0 for those who gave none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,13 +60,47 @@ impl Band {
         Self::ALL.into_iter().find(|band| band.name() == name)
     }
 
-    /// What a turn costs in this band: one over its weight, in whole numbers.
-    fn price(self) -> u128 {
-        BAND_STEP.pow(self as u32)
+    /// The band so many above it, or the first.
+    pub(super) fn raised(self, steps: u64) -> Self {
+        let place = (self as usize).saturating_sub(usize::try_from(steps).unwrap_or(usize::MAX));
+        Self::ALL.get(place).copied().unwrap_or(self)
     }
 
     pub(super) fn next_lower(self) -> Option<Self> {
         Self::ALL.get(self as usize + 1).copied()
+    }
+}
+
+/// Bands that want turns at one place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bands(u8);
+
+impl Bands {
+    pub(super) fn with(self, band: Band) -> Self {
+        Self(self.0 | 1 << band as u8)
+    }
+
+    pub(super) fn without(self, band: Band) -> Self {
+        Self(self.0 & !(1 << band as u8))
+    }
+
+    pub(super) fn have(self, band: Band) -> bool {
+        self.0 & (1 << band as u8) != 0
+    }
+
+    pub(super) fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Whether none of them goes before `band`.
+    pub(super) fn are_led_by(self, band: Band) -> bool {
+        self.0 & ((1 << band as u8) - 1) == 0
+    }
+
+    /// What a turn costs `band`, which is one of them: one over its weight, in whole numbers.
+    pub(super) fn price(self, band: Band) -> u64 {
+        let below = u64::from(self.0.count_ones()) - 1;
+        if self.are_led_by(band) { 1 } else { TURNS_PER_LOW - below }
     }
 }
 
@@ -91,10 +125,8 @@ impl FlowKey {
 /// What a flow had, and who of it waits.
 #[derive(Debug, Default)]
 struct Flow {
-    /// When its next turn ends; 0 for a new one …
-    tag: u128,
-    /// … and when the last one did.
-    last: u128,
+    /// When its next turn ends; 0 for a new one.
+    tag: u64,
     tickets: BTreeSet<TicketId>,
 }
 
@@ -103,26 +135,11 @@ struct Flow {
 pub(super) struct Flows {
     known: IdMap<FlowKey, Flow>,
     /// Those of which nobody waits, by their tags: the first has the least to answer for.
-    idle: BTreeSet<(u128, FlowKey)>,
+    idle: BTreeSet<(u64, FlowKey)>,
     /// Those of which somebody waits, by band and number.
     lengths: BTreeSet<(Band, usize, FlowKey)>,
     /// How many wait, of each band.
     queued: [u32; Band::ALL.len()],
-}
-
-/// What a flow finds in a place.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct There {
-    /// The virtual time to which turns have come.
-    pub(super) floor: u128,
-    /// Flows of its band that share what the band gets, itself included.
-    pub(super) rivals: u32,
-}
-
-impl There {
-    fn price(self, band: Band) -> u128 {
-        u128::from(self.rivals) * band.price()
-    }
 }
 
 impl Flows {
@@ -136,15 +153,8 @@ impl Flows {
         FlowKey { flow: FlowId(u64::MAX - needs.flow.0 % FLOWS_SHARED), ..key }
     }
 
-    pub(super) fn tag(&self, key: FlowKey) -> u128 {
+    pub(super) fn tag(&self, key: FlowKey) -> u64 {
         self.known.get(&key).map_or(0, |flow| flow.tag)
-    }
-
-    /// Its tag if it counted so many bands higher since its last turn.
-    pub(super) fn aged_tag(&self, key: FlowKey, bands: u32) -> u128 {
-        let Some(flow) = self.known.get(&key) else { return 0 };
-        let steps = bands.min(key.band as u32);
-        flow.last + (flow.tag - flow.last) / BAND_STEP.pow(steps)
     }
 
     pub(super) fn enter(&mut self, key: FlowKey, id: TicketId) {
@@ -167,28 +177,22 @@ impl Flows {
         self.count(key, before, before - 1);
     }
 
-    /// Its tag in a place: what others had there meanwhile is no credit of one that was held back
-    /// elsewhere.
-    pub(super) fn tag_at(&self, key: FlowKey, there: There) -> u128 {
+    /// Its tag in a place where its band has come to `floor`: what others had there meanwhile is no
+    /// credit of one that was held back elsewhere.
+    pub(super) fn tag_at(&self, key: FlowKey, floor: u64) -> u64 {
         let tag = self.tag(key);
-        let is_behind = tag == 0 || tag < there.floor;
-        if is_behind { there.floor + there.price(key.band) } else { tag }
+        if tag == 0 || tag < floor { floor.saturating_add(1) } else { tag }
     }
 
-    /// It waits in a place.
-    pub(super) fn settle(&mut self, key: FlowKey, there: There) {
-        let tag = self.tag_at(key, there);
-        if tag != self.tag(key) {
-            self.set(key, there.floor, tag);
-        }
+    /// It waits in such a place.
+    pub(super) fn settle(&mut self, key: FlowKey, floor: u64) {
+        self.charge(key, 0, floor);
     }
 
-    /// It has its turn; says when that ends. One that came early, because its band had none for long,
-    /// does not put the next one off for longer.
-    pub(super) fn charge(&mut self, key: FlowKey, cost: u32, there: There, is_early: bool) -> u128 {
-        let tag = self.tag_at(key, there);
-        let end = if is_early { there.floor } else { tag };
-        self.set(key, end, tag.max(end + u128::from(cost) * there.price(key.band)));
+    /// It has a turn in such a place; says when that ends.
+    pub(super) fn charge(&mut self, key: FlowKey, cost: u32, floor: u64) -> u64 {
+        let end = self.tag_at(key, floor);
+        self.set(key, end.saturating_add(u64::from(cost)));
         end
     }
 
@@ -220,10 +224,9 @@ impl Flows {
         debug_assert!(self.lengths.is_empty());
     }
 
-    fn set(&mut self, key: FlowKey, last: u128, tag: u128) {
+    fn set(&mut self, key: FlowKey, tag: u64) {
         let flow = self.flow(key);
         let before = std::mem::replace(&mut flow.tag, tag);
-        flow.last = last.min(tag);
         if flow.tickets.is_empty() {
             self.idle.remove(&(before, key));
             self.idle.insert((tag, key));

@@ -224,6 +224,46 @@ fn a_band_that_had_no_turn_for_thirty_seconds_counts_one_higher() {
 }
 
 #[test]
+fn each_lower_band_gets_one_turn_in_twenty_whichever_bands_are_there() {
+    for bands in [
+        &[Band::Default, Band::Backfill][..],
+        &[Band::Critical, Band::Default, Band::Backfill],
+        &Band::ALL,
+    ] {
+        let mut line = Line::default();
+        let mut id = 0;
+        for _ in 0..100 {
+            for (flow, band) in (0..).zip(bands) {
+                id += 1;
+                line.enter(at(0), &of_flow(flow, *band, 1), TicketId(id), at(60));
+            }
+        }
+        let flows = served(&mut line, at(0), 100);
+        let turns = |flow: usize| flows.iter().filter(|it| **it == flow as u64).count();
+        let low = bands.len() - 1;
+        for flow in 1..=low {
+            assert_eq!(turns(flow), 5, "{bands:?}: {flows:?}");
+        }
+        assert_eq!(turns(0), 100 - 5 * low, "{bands:?}");
+    }
+}
+
+#[test]
+fn a_band_that_comes_to_a_crowd_of_a_lower_one_has_its_share_from_the_first_turn() {
+    let mut line = Line::default();
+    for id in 1..=200 {
+        line.enter(at(0), &of_flow(id, Band::Backfill, 1), TicketId(id), at(60));
+    }
+    served(&mut line, at(0), 50);
+    for id in 201..=240 {
+        line.enter(at(0), &of_flow(0, Band::Default, 1), TicketId(id), at(60));
+    }
+    let flows = served(&mut line, at(0), 40);
+    let own = flows.iter().filter(|flow| **flow == 0).count();
+    assert!(own >= 38 && flows[0] == 0, "{flows:?}");
+}
+
+#[test]
 fn beyond_so_many_flows_the_others_share_and_none_is_forgotten_while_it_waits() {
     let mut line = Line::default();
     for id in 1..=2_000 {

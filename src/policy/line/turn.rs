@@ -1,7 +1,7 @@
 //! Turns: who has one, who had one, and who goes before whom.
 
-use super::flow::{Band, FlowKey, There};
-use super::order::{First, Rank};
+use super::flow::{Band, Bands, FlowKey};
+use super::order::{First, Order, Rank, Turns};
 use super::{Line, Needs, Place, TicketId};
 use crate::policy::outcome::Waits;
 use crate::policy::time::MonoTime;
@@ -13,18 +13,16 @@ impl Line {
         lane.since = now;
         let (key, cost, is_early) = (lane.key, lane.needs.cost, lane.is_early);
         let place = lane.called_from.unwrap_or(Place::House);
-        let end = self.charge_at(place, key, cost, is_early);
-        if let Some(turns) = self.turns.get_mut(&place) {
-            turns.serve(key.band, end, now);
-        }
+        self.charge_at(now, place, key, (cost, is_early));
         self.leave(now, id)
     }
 
     /// One goes that never stood here; if others wait, its flow has had this turn.
-    pub fn serve_passing(&mut self, needs: &Needs) {
+    pub fn serve_passing(&mut self, now: MonoTime, needs: &Needs) {
         if !self.is_empty() {
             let key = self.flows.key_of(needs);
-            self.charge_at(Place::House, key, needs.cost, false);
+            self.begin_in_house(key.band, now);
+            self.charge_at(now, Place::House, key, (needs.cost, false));
         }
     }
 
@@ -46,7 +44,7 @@ impl Line {
             return false;
         }
         let ready = if self.early.is_empty() {
-            let first = self.ready.first(&self.flows, None, self.now);
+            let first = self.first_ready();
             first.map(|first| Rank { tag: self.tag_at(first.key, place), ..first.rank })
         } else {
             Some(Rank::FIRST)
@@ -64,9 +62,14 @@ impl Line {
         if lane.is_some_and(|lane| lane.is_early) {
             return false;
         }
+        let is_called = lane.is_some_and(|lane| lane.called_from == Some(place));
         let key = lane.map_or_else(|| self.flows.key_of(needs), |lane| lane.key);
-        let tag = self.tag_at(key, place);
-        self.goes_before(Rank { tag, band: key.band, id }, place)
+        let (band, mut turns) = (key.band, self.turns.get(&place).copied().unwrap_or_default());
+        if !is_called && !self.parked.get(&place).is_some_and(|at| at.lanes.has(band)) {
+            turns.begin(band, self.now);
+        }
+        let (turn, _) = turns.next(band, self.bands_at(place).with(band), self.now);
+        self.goes_before(Rank { turn, band, tag: self.tag_at(key, place), id }, place)
     }
 
     /// What the one whose turn comes first at `place` costs, if it comes before that of `id`: until it
@@ -84,22 +87,51 @@ impl Line {
     }
 
     pub(super) fn first_at(&mut self, place: Place) -> Option<First> {
+        let bands = self.bands_at(place);
         let at = self.parked.get_mut(&place)?;
-        at.lanes.first(&self.flows, self.turns.get(&place), self.now)
+        let none = Turns::default();
+        let turns = self.turns.get(&place).unwrap_or(&none);
+        at.lanes.first(&self.flows, turns, bands, self.now)
     }
 
-    fn charge_at(&mut self, place: Place, key: FlowKey, cost: u32, is_early: bool) -> u128 {
-        self.flows.charge(key, cost, self.there(place, key), is_early)
+    /// Of those that are ready; all of them want turns in the house.
+    pub(super) fn first_ready(&mut self) -> Option<First> {
+        let bands = self.bands_at(Place::House);
+        let none = Turns::default();
+        let turns = self.turns.get(&Place::House).unwrap_or(&none);
+        self.ready.first(&self.flows, turns, bands, self.now)
     }
 
-    fn tag_at(&self, key: FlowKey, place: Place) -> u128 {
-        self.flows.tag_at(key, self.there(place, key))
-    }
-
-    fn there(&self, place: Place, key: FlowKey) -> There {
-        There {
-            floor: self.turns.get(&place).map_or(0, |turns| turns.floor),
-            rivals: self.parked.get(&place).map_or(1, |at| at.lanes.rivals(key)),
+    /// A band wants turns in the house, and may not have wanted them before.
+    pub(super) fn begin_in_house(&mut self, band: Band, at: MonoTime) {
+        let has = |order: &Order| order.has(band);
+        if !has(&self.ready) && !self.parked.get(&Place::House).is_some_and(|at| has(&at.lanes)) {
+            self.turns.entry(Place::House).or_default().begin(band, at);
         }
+    }
+
+    /// A turn of so many units, early or not.
+    pub(super) fn charge_at(
+        &mut self,
+        now: MonoTime,
+        place: Place,
+        key: FlowKey,
+        (cost, is_early): (u32, bool),
+    ) {
+        let bands = self.bands_at(place).with(key.band);
+        let turns = self.turns.entry(place).or_default();
+        let tag = self.flows.charge(key, cost, turns.floor(key.band));
+        turns.serve((key.band, cost, is_early), bands, tag, now);
+    }
+
+    fn tag_at(&self, key: FlowKey, place: Place) -> u64 {
+        let turns = self.turns.get(&place);
+        self.flows.tag_at(key, turns.map_or(0, |turns| turns.floor(key.band)))
+    }
+
+    /// Who wants turns at a place: whoever waits there, or was called and may have been.
+    pub(super) fn bands_at(&self, place: Place) -> Bands {
+        let ready = self.ready.bands();
+        self.parked.get(&place).map_or(ready, |at| at.lanes.bands().and(ready))
     }
 }

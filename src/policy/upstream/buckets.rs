@@ -105,7 +105,7 @@ impl UpstreamPolicy {
         bucket: BucketId,
     ) -> Vec<&'c QuotaSettings> {
         let name = self.bucket_label(bucket);
-        cfg.quotas.iter().filter(|rule| Some(&*rule.name) == name.as_deref()).collect()
+        cfg.quotas.iter().filter(|rule| Some(&*rule.limits) == name.as_deref()).collect()
     }
 
     /// What the operator says of quotas of no bucket: of all that goes with a credential.
@@ -114,7 +114,7 @@ impl UpstreamPolicy {
             let mut routes = cfg.routes.iter().map(|route| &route.name);
             routes.any(|route| **route == *name) || cfg.buckets.iter().any(|it| **it == *name)
         };
-        cfg.quotas.iter().filter(|rule| !is_narrow(&rule.name)).collect()
+        cfg.quotas.iter().filter(|rule| !is_narrow(&rule.limits)).collect()
     }
 
     /// What is left of a limit that was changed is judged anew; what went already still counts.

@@ -229,5 +229,8 @@ fn cooldown(now: MonoTime, scope_name: String, scope: &Scope) -> Option<Cooldown
 
 /// A few digits of a salted hash: enough to tell two apart, useless to guess either.
 pub fn credential_name(credential: CredentialId) -> String {
+    if UpstreamPolicy::is_anonymous(credential) {
+        return "without a credential".to_owned();
+    }
     format!("credential {:06x}", credential.0 >> 40)
 }

@@ -76,6 +76,7 @@ fn misses(case: &Case) -> Vec<String> {
         headers: &headers,
         body: case.body.as_deref().map(str::as_bytes),
         received: moment(&case.now).unwrap(),
+        server: None,
     };
     let said = interpret(response, &profile);
     let mut misses = Vec::new();

@@ -177,6 +177,7 @@ fn the_worst_bodies_are_read_in_bounded_time() {
                     headers: &headers,
                     body: Some(body.as_bytes()),
                     received: WallTime { unix_ms: 0 },
+                    server: None,
                 };
                 let _ = interpret(response, &profile.dialect);
             }

@@ -7,7 +7,7 @@ use crate::policy::profile::{Answer, GENERIC, Unit};
 fn said(status: u16, fields: &[(&'static str, &str)], body: &str) -> (Answer, bool, Option<u128>) {
     let headers = headers(fields);
     let body = Some(body.as_bytes()).filter(|body| !body.is_empty());
-    let response = Response { status, headers: &headers, body, received: NOW };
+    let response = Response { status, headers: &headers, body, received: NOW, server: None };
     let said = interpret(response, &GENERIC);
     (said.answer, said.limited, said.wait.map(|wait| wait.duration.as_millis()))
 }
@@ -172,7 +172,8 @@ fn units_that_are_told_change_plain_numbers_only() {
     let profile = GENERIC.with_units(Some(Unit::Millis), Some(Unit::Millis));
     let wait = |fields: &[(&'static str, &str)]| {
         let headers = headers(fields);
-        let response = Response { status: 429, headers: &headers, body: None, received: NOW };
+        let response =
+            Response { status: 429, headers: &headers, body: None, received: NOW, server: None };
         interpret(response, &profile).wait.map(|wait| wait.duration.as_millis())
     };
     assert_eq!(wait(&[("retry-after", "1500")]), Some(1_500));
@@ -253,10 +254,41 @@ fn the_field_that_decided_is_named_with_its_own_text() {
         ("ratelimit", "\"a\";r=0;t=9"),
         ("x-ratelimit-bucket", "abc"),
     ]);
-    let response = Response { status: 429, headers: &fields, body: None, received: NOW };
+    let response =
+        Response { status: 429, headers: &fields, body: None, received: NOW, server: None };
     let said = interpret(response, &GENERIC);
     let wait = said.wait.unwrap();
     assert_eq!((&*wait.field, &*wait.raw), ("ratelimit", "\"a\";r=0;t=9"));
     assert_eq!(said.unread, [("x-ratelimit-reset", "soon".into())]);
     assert_eq!((said.scope.as_deref(), said.bucket), (Some("abc"), Some("abc")));
+}
+
+#[test]
+fn of_two_dates_that_contradict_our_clock_the_one_of_the_last_answers_counts() {
+    let hour = |hours: i64| WallTime { unix_ms: NOW.unix_ms + hours * 3_600_000 };
+    // In an hour by our clock.
+    let reset = (NOW.unix_ms / 1_000 + 3_600).to_string();
+    let (ours, ahead) = ("Thu, 15 Jan 2026 10:00:00 GMT", "Thu, 15 Jan 2026 10:30:00 GMT");
+    for (date, age, server, expected_min) in [
+        (None, "0", None, 60),
+        (Some(ours), "0", None, 60),
+        (Some(ahead), "0", None, 30),
+        (Some(ahead), "0", Some(hour(0)), 60),
+        (Some(ahead), "0", Some(hour(-1)), 120),
+        // Ours was set since.
+        (Some(ours), "0", Some(hour(-1)), 60),
+        (None, "0", Some(hour(-1)), 120),
+        (Some(ahead), "9", None, 60),
+    ] {
+        let mut fields = vec![("retry-after", reset.as_str()), ("age", age)];
+        fields.extend(date.map(|date| ("date", date)));
+        let headers = fields.iter().map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        });
+        let headers = headers.collect();
+        let response =
+            Response { status: 429, headers: &headers, body: None, received: NOW, server };
+        let wait = interpret(response, &GENERIC).wait.unwrap().duration;
+        assert_eq!(wait.as_secs() / 60, expected_min, "{date:?}, {age}, {server:?}");
+    }
 }

@@ -123,6 +123,7 @@ fn a_closed_breaker_and_a_route_that_is_gone_leave_nothing() {
 fn what_went_of_a_limit_of_the_operator_still_counts() {
     let rule = |name: &str| QuotaSettings {
         name: name.into(),
+        limits: name.into(),
         requests: 5,
         per: Duration::from_secs(60),
         pacing: Pacing::Observe,

@@ -212,6 +212,7 @@ fn two_routes_with_equal_quotas_of_their_own_share_nothing() {
 fn a_limit_of_the_operator_holds_for_its_route_or_for_the_whole_credential() {
     let rule = |name: &str, requests| QuotaSettings {
         name: name.into(),
+        limits: name.into(),
         requests,
         per: Duration::from_secs(60),
         pacing: Pacing::Observe,
@@ -233,6 +234,7 @@ fn a_limit_of_the_operator_holds_for_its_route_or_for_the_whole_credential() {
 fn a_changed_limit_counts_what_went_already() {
     let rule = |requests| QuotaSettings {
         name: "all".into(),
+        limits: "all".into(),
         requests,
         per: Duration::from_secs(60),
         pacing: Pacing::Observe,
