@@ -1,7 +1,7 @@
 //! Models against the reader of responses, and inference against limits that are known.
 
 use super::figures::Counter;
-use super::infer::{Described, Seen, Word, model};
+use super::infer::{Quota, Seen, Word, model};
 use super::model::{Hints, Limiter, Model, QuotaFields, Told};
 use super::past;
 use super::workload::{Api, Typed, Workload, api_of, world};
@@ -94,7 +94,12 @@ fn history(limiter: Limiter, hints: Hints, step: f64, lasts: f64) -> Vec<Seen> {
         } else {
             Word::Good
         };
-        seen.push(Seen { at, took, word, weight: 1 });
+        let quota = outcome.reading.quotas.first().map(|quota| Quota {
+            limit: quota.limit.and_then(|limit| usize::try_from(limit).ok()),
+            remaining: quota.remaining as f64,
+            reset: quota.reset.map(|reset| reset.as_secs_f64()),
+        });
+        seen.push(Seen { at, took, word, weight: 1, whose: "".into(), quota });
         at += told.filter(|_| status == 429).map_or(step, |told| told + took);
     }
     seen
@@ -103,11 +108,11 @@ fn history(limiter: Limiter, hints: Hints, step: f64, lasts: f64) -> Vec<Seen> {
 #[test]
 fn a_window_is_inferred_from_its_refusals_with_its_size_and_length() {
     for (max, window, step) in [(40, 1, 0.01), (100, 10, 0.03), (60, 60, 0.2)] {
-        for hints in [Hints::Millis, Hints::Seconds] {
+        for hints in [Hints::Millis, Hints::Seconds, Hints::Quota] {
             let window = Duration::from_secs(window);
             let limiter = Limiter::Fixed { max, window };
             let seen = history(limiter, hints, step, window.as_secs_f64() * 5.0);
-            let inferred = model(&seen, WallTime { unix_ms: 0 }, None);
+            let inferred = model(&seen, WallTime { unix_ms: 0 });
             let says = format!("{max} per {window:?}, in windows of the clock");
             assert!(inferred.said[0].starts_with(&says), "{hints:?}: {:?}", inferred.said);
         }
@@ -117,11 +122,11 @@ fn a_window_is_inferred_from_its_refusals_with_its_size_and_length() {
 #[test]
 fn what_never_refused_has_no_limit_unless_it_described_one() {
     let seen = history(Limiter::Open, Hints::None, 0.1, 30.0);
-    let open = model(&seen, START, None);
+    let open = model(&seen, START);
     assert!(open.said[0].contains("no limit"), "{:?}", open.said);
-    let described = Described { limit: 5000, reset: Duration::from_secs(2_000) };
-    let quota = model(&seen, START, Some(described));
-    assert!(quota.said[0].starts_with("5000 per 3600s"), "{:?}", quota.said);
+    let hour = Limiter::Fixed { max: 5000, window: Duration::from_secs(3600) };
+    let described = model(&history(hour, Hints::Quota, 0.1, 30.0), WallTime { unix_ms: 0 });
+    assert!(described.said[0].starts_with("5000 per 3600s"), "{:?}", described.said);
 }
 
 #[test]
@@ -131,10 +136,12 @@ fn failures_in_a_row_are_an_outage_and_single_ones_are_not() {
         took: 0.02,
         word: if fails { Word::Failed { status: Some(500), error: None } } else { Word::Good },
         weight: 1,
+        whose: "".into(),
+        quota: None,
     };
     let history: Vec<Seen> =
         (0..100).map(|n| seen(f64::from(n), (40..50).contains(&n) || n == 70)).collect();
-    let inferred = model(&history, START, None);
+    let inferred = model(&history, START);
     assert_eq!(inferred.model.outages.len(), 1, "{:?}", inferred.said);
     assert!(inferred.said.iter().any(|line| line.contains("down from 40.0 s to 49.0 s")));
     assert!(inferred.said.iter().any(|line| line.ends_with("not replayed: 1")));
@@ -224,6 +231,7 @@ fn a_configured_quota_limits_its_bucket_and_no_other() {
 fn a_recorded_flow_and_else_the_run_is_whose_share_is_used() {
     let connection = rusqlite::Connection::open_in_memory().unwrap();
     connection.execute_batch(include_str!("../store/schema_1.sql")).unwrap();
+    connection.execute_batch(include_str!("../store/schema_2.sql")).unwrap();
     for (flow, run) in
         [("'a'", "'r'"), ("'a'", "NULL"), ("NULL", "'r'"), ("NULL", "'a'"), ("NULL", "NULL")]
     {
