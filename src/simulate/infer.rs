@@ -83,15 +83,14 @@ pub struct Inferred {
 
 /// The model that explains what was seen best.
 pub fn model(seen: &[Seen], start: WallTime) -> Inferred {
-    let took = |is_meant: fn(&Word) -> bool| {
-        let mut times: Vec<f64> =
-            seen.iter().filter(|it| is_meant(&it.word)).map(|it| it.took).collect();
-        times.sort_by(f64::total_cmp);
-        times.get(times.len() / 2).map(|median| Duration::from_secs_f64(median.max(0.0)))
-    };
-    let latency = took(|word| *word == Word::Good).unwrap_or_default();
+    let is_refusal = |it: &&Seen| matches!(it.word, Word::Refused { .. });
+    let mut times: Vec<f64> =
+        seen.iter().filter(|it| it.word == Word::Good).map(|it| it.took).collect();
+    times.sort_by(f64::total_cmp);
+    let latency = span(times.get(times.len() / 2).copied().unwrap_or(0.0));
     let mut model = Model::with_limits(Vec::new(), hints(seen), (latency, latency));
-    model.refusal_latency = took(|word| matches!(word, Word::Refused { .. }));
+    let refusals = seen.iter().filter(is_refusal);
+    model.refusals_took = refusals.map(|it| (moment(it.at), span(it.took))).collect();
     let mut said = limits(&mut model, seen, start);
     let stray;
     (model.outages, stray) = outages(seen);
@@ -199,9 +198,7 @@ fn outages(seen: &[Seen]) -> (Outages, usize) {
         if let (Some(first), Some(last)) = (row.first(), row.last())
             && row.len() >= OUTAGE_FAILURES
         {
-            let at =
-                |seconds: f64| MonoTime::from_nanos(1) + Duration::from_secs_f64(seconds.max(0.0));
-            found.push((at(first.at), at(last.at + 0.001), kind(&first.word)));
+            found.push((moment(first.at), moment(last.at + 0.001), kind(&first.word)));
         } else {
             stray += row.len();
         }
@@ -216,6 +213,15 @@ fn outages(seen: &[Seen]) -> (Outages, usize) {
     }
     finish(&mut row);
     (found, stray)
+}
+
+/// A moment of the past, as the replay has it.
+fn moment(seconds: f64) -> MonoTime {
+    MonoTime::from_nanos(1) + span(seconds)
+}
+
+fn span(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.max(0.0))
 }
 
 fn kind(word: &Word) -> Outage {

@@ -97,8 +97,9 @@ pub struct Told {
 pub struct Model {
     /// To the head of a response: at least and at most.
     pub latency: (Duration, Duration),
-    /// To the head of a refusal; a quarter of the other if not told.
-    pub refusal_latency: Option<Duration>,
+    /// When refusals came, in order, and how long each took to its head; a new one takes as long as
+    /// the last one before it. A quarter of the other if there are none.
+    pub refusals_took: Vec<(MonoTime, Duration)>,
     /// From head to end of a response: at least and at most.
     pub body: (Duration, Duration),
     /// From, to, and what happens then.
@@ -145,7 +146,7 @@ impl Model {
     ) -> Self {
         Self {
             latency,
-            refusal_latency: None,
+            refusals_took: Vec::new(),
             body: (Duration::ZERO, Duration::ZERO),
             outages: Vec::new(),
             odd_failure: 0,
@@ -228,10 +229,16 @@ impl Model {
         }
         Reply {
             result: Ok((429, headers)),
-            after: self.refusal_latency.unwrap_or(after / 4),
+            after: self.refusal_takes(now).unwrap_or(after / 4),
             body: Duration::ZERO,
             processed: false,
         }
+    }
+
+    /// How long a refusal takes now.
+    fn refusal_takes(&self, now: MonoTime) -> Option<Duration> {
+        let before = self.refusals_took.partition_point(|(at, _)| *at <= now);
+        self.refusals_took.get(before.saturating_sub(1)).map(|(_, took)| *took)
     }
 
     /// A request is over, body included.

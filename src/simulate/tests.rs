@@ -2,7 +2,7 @@
 
 use super::figures::Counter;
 use super::infer::{Quota, Seen, Word, model};
-use super::model::{Hints, Limiter, Model, QuotaFields, Told};
+use super::model::{Hints, Limiter, Model, QuotaFields, Told, owner};
 use super::past;
 use super::workload::{Api, Typed, Workload, api_of, world};
 use crate::config::load_str;
@@ -117,6 +117,53 @@ fn a_window_is_inferred_from_its_refusals_with_its_size_and_length() {
             assert!(inferred.said[0].starts_with(&says), "{hints:?}: {:?}", inferred.said);
         }
     }
+}
+
+/// The histories of several credentials as one, in order; each has an API's limit of its own, or all
+/// share one.
+fn of_two(limits: &[(&str, u32)], is_shared: bool) -> Vec<Seen> {
+    let window = Duration::from_secs(10);
+    let most = limits.iter().map(|(_, max)| *max).max().unwrap();
+    let mut seen = Vec::new();
+    if is_shared {
+        let one = history(Limiter::Fixed { max: most, window }, Hints::Millis, 0.02, 50.0);
+        let mut rng = fastrand::Rng::with_seed(7);
+        seen.extend(one.into_iter().map(|it| {
+            let (whose, _) = limits[rng.usize(0..limits.len())];
+            Seen { whose: whose.into(), ..it }
+        }));
+    } else {
+        for (whose, max) in limits {
+            let own = history(Limiter::Fixed { max: *max, window }, Hints::Millis, 0.02, 50.0);
+            seen.extend(own.into_iter().map(|it| Seen { whose: (*whose).into(), ..it }));
+        }
+    }
+    seen.sort_by(|a, b| a.at.total_cmp(&b.at));
+    seen
+}
+
+#[test]
+fn each_credential_has_its_own_limit_unless_they_share_one() {
+    let start = WallTime { unix_ms: 0 };
+    let own = model(&of_two(&[("credential a", 100), ("credential b", 30)], false), start);
+    let says = |name: &str, limit: &str| {
+        own.said.iter().any(|line| line.starts_with(&format!("{name}: {limit} per 10s")))
+    };
+    assert!(says("credential a", "100") && says("credential b", "30"), "{:?}", own.said);
+    let shared = model(&of_two(&[("credential a", 100), ("credential b", 100)], true), start);
+    assert!(shared.said[0].starts_with("100 per 10s"), "{:?}", shared.said);
+    assert!(shared.said[0].ends_with("by all credentials together"), "{:?}", shared.said);
+
+    let mut model = own.model;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut let_through = |name: &str| {
+        let told = Told { whose: owner(name), ..Told::default() };
+        let all = (0..200).map(|_| model.receive(MonoTime::ZERO, told, &mut rng));
+        all.filter(|reply| matches!(&reply.result, Ok((200, _)))).count()
+    };
+    let counts = ["credential a", "credential b", "credential new"].map(&mut let_through);
+    assert_eq!(&counts[..2], [100, 30]);
+    assert!([100, 30].contains(&counts[2]), "one that was never at its limit: {counts:?}");
 }
 
 #[test]

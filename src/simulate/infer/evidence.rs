@@ -13,7 +13,7 @@ const ATTEMPTS_MAX: usize = 10_000;
 const WITNESSES_MAX: usize = 500;
 
 /// A request is on its way for so long at most, on a busy machine; not the API's time to work.
-pub(super) const WAY_MAX: f64 = 0.25;
+pub(super) const WAY_MAX: f64 = 0.5;
 
 /// Two moments are the same if they are so near.
 const NEAR: f64 = 0.05;
@@ -46,12 +46,19 @@ impl Witness {
         Self { from, to, end: it.at + it.took, left: None, told: None, is_exact: false }
     }
 
-    /// Whether what it told is this moment, or it told none. Ways that differ by `way` make moments
-    /// seem too early.
-    pub(super) fn agrees(&self, at: f64, way: f64) -> bool {
+    /// From 0 to 1, how well a moment fits what it told: 1 also if it told none. Ways that differ by
+    /// `way` make moments seem too early.
+    pub(super) fn fits(&self, at: f64, way: f64) -> f64 {
+        let Some(told) = self.told else { return 1.0 };
         // Rounded up to seconds, a moment is named up to a second late.
-        let late = way + if self.is_exact { NEAR } else { 1.0 + NEAR };
-        self.told.is_none_or(|told| self.from + told - late <= at && at <= self.end + told + NEAR)
+        let late = if self.is_exact { NEAR } else { 1.0 + NEAR };
+        let off = self.from + told - late - at;
+        match () {
+            () if at > self.end + told + NEAR => 0.0,
+            () if off <= 0.0 => 1.0,
+            () if off <= way => 0.9,
+            () => 0.0,
+        }
     }
 }
 
@@ -80,8 +87,8 @@ pub(super) struct Evidence {
 pub(super) struct Gone {
     /// At least, without itself.
     pub(super) surely: usize,
-    /// As they were sent.
-    pub(super) likely: usize,
+    /// As they were sent, but for the order within a moment: at least and at most.
+    pub(super) likely: [usize; 2],
     /// At most, with itself if it was let through.
     pub(super) at_most: usize,
 }
@@ -146,7 +153,8 @@ impl Evidence {
         let (old, old_surely) = (below(&self.sent, from), below(&self.arrived, from));
         Gone {
             surely: below(&self.arrived, it.from).saturating_sub(old),
-            likely: below(&self.sent, it.from).saturating_sub(old),
+            likely: [it.from - NEAR, it.from + NEAR]
+                .map(|at| below(&self.sent, at).saturating_sub(old)),
             at_most: below(&self.sent, it.to).saturating_sub(old_surely),
         }
     }

@@ -69,7 +69,7 @@ impl Evidence {
             return vec![limit.max(1)];
         }
         let mut sizes = Vec::new();
-        for of in [|gone: &Gone| gone.likely, |gone: &Gone| gone.at_most] {
+        for of in [|gone: &Gone| gone.likely[1], |gone: &Gone| gone.at_most] {
             let mut times: BTreeMap<usize, usize> = BTreeMap::new();
             for gone in at_refusals {
                 *times.entry(of(gone)).or_default() += 1;
@@ -83,26 +83,29 @@ impl Evidence {
     }
 
     /// What speaks for a limit, less what speaks against it. For each witness: how many had gone when
-    /// it came, and whether what it told fits.
+    /// it came, and how well what it told fits.
     fn score(
         &self,
         max: usize,
-        refused: &[(Gone, bool)],
-        told: &[(Gone, bool)],
+        refused: &[(Gone, f64)],
+        told: &[(Gone, f64)],
         (surely, likely): (usize, usize),
     ) -> f64 {
         let explained = refused.iter().filter(|(gone, _)| is_full(gone.at_most, max));
         let explained: f64 = explained
             .map(|(gone, fits)| {
-                let sent = if is_full(gone.likely, max) { 1.0 } else { 1.0 - LIKELY };
-                if *fits { sent } else { sent / 2.0 }
+                let sent = if is_full(gone.likely[1], max) { 1.0 } else { 1.0 - LIKELY };
+                sent * (1.0 + fits) / 2.0
             })
             .sum();
         let explained = if refused.is_empty() { 1.0 } else { explained / refused.len() as f64 };
         let said = told.iter().zip(every(&self.told)).map(|((gone, fits), it)| {
             let used = max as f64 - it.left.unwrap_or(0.0);
-            let off = (gone.surely as f64 + 1.0 - used).max(used - gone.at_most as f64).max(0.0);
-            (off / max as f64).min(1.0) + if *fits { 0.0 } else { 0.5 }
+            let off =
+                |from: usize, to: usize| (from as f64 + 1.0 - used).max(used - to as f64).max(0.0);
+            let [from, to] = gone.likely;
+            ((off(gone.surely, gone.at_most) + LIKELY * off(from, to)) / max as f64).min(1.0)
+                + (1.0 - fits) / 2.0
         });
         let wrong = said.sum::<f64>() / told.len().max(1) as f64;
         let excess = surely as f64 + LIKELY * likely as f64;
@@ -117,8 +120,11 @@ impl Evidence {
             // There is room when the oldest leaves the window.
             let oldest = self.sent.get(below(&self.sent, it.from - window));
             let freed = oldest.map_or(it.from, |at| *at) + window;
-            let fits = |at| it.agrees(at, self.way);
-            (gone, fits(freed) || (it.left.is_some() && fits(it.from + window)))
+            let freed = it.fits(freed, self.way);
+            (
+                gone,
+                if it.left.is_some() { freed.max(it.fits(it.from + window, 0.0)) } else { freed },
+            )
         };
         let refused: Vec<_> = every(&self.refused).map(look).collect();
         let told: Vec<_> = every(&self.told).map(look).collect();
@@ -170,9 +176,9 @@ impl Evidence {
         // As a window ends, it may have come in either; what fits better is believed.
         let look = |it: &Witness| {
             let of =
-                |number| (self.gone(begin(number), it), it.agrees(begin(number + 1.0), self.way));
+                |number| (self.gone(begin(number), it), it.fits(begin(number + 1.0), self.way));
             let (early, late) = (of(number(it.from)), of(number(it.to)));
-            if !early.1 && late.1 { late } else { early }
+            if late.1 > early.1 { late } else { early }
         };
         let refused: Vec<_> = every(&self.refused).map(look).collect();
         let told: Vec<_> = every(&self.told).map(look).collect();
