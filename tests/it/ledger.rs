@@ -100,10 +100,10 @@ async fn whoever_reads_the_file_just_after_an_answer_finds_it_or_is_told_why_not
     assert!(listed.status.success(), "{}", err(&listed));
     assert!(err(&listed).contains("within the last second"), "{}", err(&listed));
 
-    let id = scene.get("/api/x", &["Authorization: Bearer one"]).await;
+    let id = scene.get("/api/items/1", &["Authorization: Bearer one"]).await;
     let read = forbear_in(scene.binary.folder(), &["explain", &id, "--ledger", "forbear.db"]).await;
     assert!(out(&read).contains("attempt 1: 200 ok"), "{}{}", out(&read), err(&read));
-    let id = scene.get("/api/x", &["Authorization: Bearer one"]).await;
+    let id = scene.get("/api/items/1", &["Authorization: Bearer one"]).await;
     let read = forbear_in(scene.binary.folder(), &[&["explain", &id][..], &nobody].concat()).await;
     assert!(out(&read).contains(" · credential "), "{}{}", out(&read), err(&read));
 
@@ -116,7 +116,7 @@ async fn whoever_reads_the_file_just_after_an_answer_finds_it_or_is_told_why_not
     let (before, after) = config.split_once("[admin]").unwrap();
     let moved = format!("{before}[admin]{}", after.replacen("127.0.0.1:0", &admin, 1));
     std::fs::write(scene.binary.folder().join("config.toml"), moved).unwrap();
-    let id = scene.get("/api/x", &[]).await;
+    let id = scene.get("/api/items/1", &[]).await;
     let asked = [&["explain", "--last", "5"][..], &nobody].concat();
     let asked = forbear_in(scene.binary.folder(), &asked).await;
     assert!(out(&asked).contains(&id), "{}{}", out(&asked), err(&asked));

@@ -205,8 +205,7 @@ async fn what_is_missing_is_named_with_the_way_out() {
 
 /// A run of 32 clients through forbear against an API that lets 20 go in 2 seconds: what was
 /// recorded, and how many the API refused.
-async fn crowd(hints: Hints) -> (Binary, u32) {
-    const REQUESTS: usize = 150;
+async fn crowd(hints: Hints, requests: usize) -> (Binary, u32) {
     let api = FakeApi::start(ApiSettings {
         limiter: Limiter::FixedWindow { limit: 20, window: Duration::from_secs(2) },
         hints,
@@ -226,8 +225,8 @@ async fn crowd(hints: Hints) -> (Binary, u32) {
     for _ in 0..32 {
         let (next, proxy) = (next.clone(), binary.proxy());
         clients.spawn(async move {
-            while next.fetch_add(1, Ordering::Relaxed) < REQUESTS {
-                assert_eq!(patient_get(proxy, "/api/items").await, "HTTP/1.1 200");
+            while next.fetch_add(1, Ordering::Relaxed) < requests {
+                assert_eq!(patient_get(proxy, "/api/items/1").await, "HTTP/1.1 200");
             }
         });
     }
@@ -265,9 +264,10 @@ async fn replayed(binary: &Binary, refused: u32, seed: u32) -> (f64, f64, Value)
 
 #[tokio::test]
 async fn what_a_crowd_met_is_replayed_where_the_api_tells_of_its_limit() {
-    let (fields, seconds) =
-        tokio::join!(crowd(Hints::RateLimitFields), crowd(Hints::RetryAfterSeconds));
-    for (binary, refused) in [fields, seconds] {
+    // In milliseconds: rounded up to seconds, a wait is half of such a window too long or it is not.
+    let (fields, waits) =
+        tokio::join!(crowd(Hints::RateLimitFields, 150), crowd(Hints::RetryAfterMs, 150));
+    for (binary, refused) in [fields, waits] {
         let (time, refusals, told) = replayed(&binary, refused, 1).await;
         assert!(told["notes"].to_string().contains("api: 20 per 2s"), "{told}");
         assert!((0.95..=1.05).contains(&time), "{time}: {told}");
@@ -278,7 +278,7 @@ async fn what_a_crowd_met_is_replayed_where_the_api_tells_of_its_limit() {
 #[tokio::test]
 async fn what_a_crowd_met_is_one_of_the_histories_where_the_api_tells_nothing() {
     // forbear draws its pauses by lot then, so two real runs differ as two seeds do.
-    let (binary, refused) = crowd(Hints::None).await;
+    let (binary, refused) = crowd(Hints::None, 100).await;
     let mut all = Vec::new();
     for seed in 1..=20 {
         all.push(replayed(&binary, refused, seed).await);
@@ -290,5 +290,7 @@ async fn what_a_crowd_met_is_one_of_the_histories_where_the_api_tells_nothing() 
     let ((fast, slow), (few, many)) = (of(|it| it.0), of(|it| it.1));
     let told = &all[0].2;
     assert!(fast <= 1.05 && slow >= 0.95, "{fast} to {slow}: {told}");
-    assert!(few <= 0.05 && many >= -0.05, "{few} to {many}: {told}");
+    // How many of the first crowd are on their way before the first refusal is back is the machine's
+    // matter.
+    assert!(few <= 0.1 && many >= -0.1, "{few} to {many}: {told}");
 }
