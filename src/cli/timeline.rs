@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::status::{Cell, aligned, header};
 use crate::policy::outcome::WaitKind;
-use crate::store::view::{AttemptView, ExchangeView};
+use crate::store::view::{AttemptView, ExchangeView, QuotaToldView};
 
 /// A wait or a transfer that is shorter is not worth a line.
 const WORTH_A_LINE_MS: f64 = 1.0;
@@ -37,6 +37,7 @@ pub(super) fn timeline(view: &ExchangeView) -> String {
     let mut about = vec![format!("id {}", view.id), format!("began {}", view.started)];
     about.extend(view.upstream.as_ref().map(|name| format!("upstream {name}")));
     about.extend(view.route.as_ref().map(|name| format!("route {name}")));
+    about.extend(view.credential.as_ref().map(|digits| format!("credential {digits}")));
     about.extend((!view.keys.is_empty()).then(|| format!("key {}", view.keys.join(", "))));
     about.extend(view.run.as_ref().map(|name| format!("run {name}")));
     about.extend(view.flow.as_ref().map(|name| format!("flow {name}")));
@@ -159,8 +160,28 @@ impl Rows {
             };
             what.push_str(&said);
         }
+        if let Some(quota) = &attempt.quota {
+            what.push_str(&told(attempt.bucket.as_deref(), quota));
+        }
         self.line(*ms, what, colour(class == "ok"));
     }
+}
+
+/// `; quota search said 12 of 100 left, renewed in 8.0 s`
+fn told(bucket: Option<&str>, quota: &QuotaToldView) -> String {
+    let mut said = "; quota".to_owned();
+    for name in bucket.into_iter().chain(quota.name.as_deref()) {
+        said.push_str(&format!(" {}", plain(name)));
+    }
+    said.push_str(&format!(" said {}", quota.remaining));
+    if let Some(limit) = quota.limit {
+        said.push_str(&format!(" of {limit}"));
+    }
+    said.push_str(" left");
+    if let Some(reset) = quota.reset_ms {
+        said.push_str(&format!(", renewed in {}", span(reset)));
+    }
+    said
 }
 
 fn queued(view: &ExchangeView) -> String {

@@ -51,7 +51,9 @@ pub use self::saved::{SavedBreaker, SavedQuota, SavedScope, SavedUpstream};
 pub use self::ticket::{Answer, Ask, Context, Event, Grant, Permit, Refusal, Sent, Ticket};
 use self::ticket::{Rest, collect, too_late};
 pub use self::verdict::{GiveUp, Report, RetryPlan, Verdict};
-pub use self::view::{BreakerImage, CooldownImage, QuotaImage, UpstreamImage, credential_name};
+pub use self::view::{
+    BreakerImage, CooldownImage, QuotaImage, UpstreamImage, credential_digits, credential_name,
+};
 
 /// Scopes of (bucket, credential) remembered. At about 300 bytes each this is 300 KB; a scope that
 /// is idle and says nothing makes room, and beyond that strangers share one.

@@ -20,11 +20,11 @@ use super::reject::{Code, Rejection};
 use super::relay::Flow;
 use crate::gateway::Common;
 use crate::gateway::renewal::Injected;
-use crate::policy::outcome::{Class, Health, Outcome, Repeat, Waits};
+use crate::policy::outcome::{Class, Health, Outcome, Reading, Repeat, Waits};
 use crate::policy::time::MonoTime;
 use crate::policy::upstream::{GiveUp, Report, Verdict};
 use crate::telemetry::names;
-use crate::telemetry::story::{AttemptStory, Decision, Ending, Story};
+use crate::telemetry::story::{AttemptStory, Decision, Ending, Story, Told};
 use crate::transport::error::{SendError, SendErrorKind};
 use crate::transport::{self, BodyFault, ReplayState, ResponseBody, SendOptions};
 
@@ -68,7 +68,7 @@ pub(super) async fn run(
     if exchange.deadline <= began {
         return Err(out_of_time());
     }
-    let mut place = Place::join(exchange, keys, began, &mut teller.story.notes.behind)
+    let mut place = Place::join(exchange, keys, began, &mut teller.story.notes)
         .map_err(|refusal| gate::rejection(exchange, refusal))?;
     let mut kept: Option<Kept> = None;
     let mut fresh = false;
@@ -113,8 +113,6 @@ pub(super) async fn run(
             }
             now = exchange.gateway.common.clock.now();
         }
-        let sent_after = sent_at.since(began);
-        note_attempt(teller, &result, &outcome, (sent_after, took), before.waited);
         if outcome.health == Health::Failure {
             let state = &exchange.upstream.state;
             let class = names::class(outcome.class);
@@ -132,12 +130,14 @@ pub(super) async fn run(
             draws: [Common::draw(), Common::draw()],
         };
         let verdict = place.settle(&mut in_flight, &report, now);
+        let class = report.outcome.class;
+        let times = (sent_at.since(began), took);
+        note_attempt(teller, &result, report.outcome, times, before.waited);
         exchange.gateway.common.ledger.kept().await;
         let plan = match verdict {
             Verdict::Retry(plan) => plan,
             verdict @ (Verdict::Relay | Verdict::GiveUp(_)) => {
-                let final_one =
-                    Final { result, in_flight, at: headed, class: report.outcome.class };
+                let final_one = Final { result, in_flight, at: headed, class };
                 return last_attempt(exchange, final_one, &verdict, kept, teller);
             }
         };
@@ -148,7 +148,7 @@ pub(super) async fn run(
         // A sleeper holds no place.
         drop(in_flight);
         // It was the secret that was refused, and not the connection.
-        fresh = plan.fresh && report.outcome.class != Class::Credential;
+        fresh = plan.fresh && class != Class::Credential;
         place.rejoin(plan);
     }
 }
@@ -223,11 +223,12 @@ async fn send(
 fn note_attempt(
     teller: &mut Teller,
     result: &Result<Response<ResponseBody>, SendError>,
-    outcome: &Outcome,
+    outcome: Outcome,
     (sent_after, took): (Duration, Duration),
     waited: Waits,
 ) {
     let n = teller.story.next_attempt();
+    let Reading { hint, bucket, quotas, reach: _ } = outcome.reading;
     teller.story.notes.sending = false;
     teller.story.attempts.push(AttemptStory {
         n,
@@ -237,7 +238,8 @@ fn note_attempt(
         error: result.as_ref().err().map(|error| names::attempt_error(error.kind)),
         sent_after,
         took,
-        hint: outcome.reading.hint.clone(),
+        hint,
+        told: Told { bucket, quotas },
         waited,
     });
 }

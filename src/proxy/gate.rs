@@ -20,6 +20,7 @@ use crate::policy::time::MonoTime;
 use crate::policy::upstream::{
     Answer, Ask, Grant, Permit, Refusal, Report, RetryPlan, Sent, Ticket, Verdict,
 };
+use crate::telemetry::story::Notes;
 use crate::transport::BodyFault;
 
 /// A place in line, left when dropped.
@@ -32,12 +33,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Stands in line at `now`; `behind` is how many stand before it, if it has to wait.
+    /// Stands in line at `now`; notes whose quota it spends and, if it has to wait, how many stand
+    /// before it.
     pub(super) fn join(
         exchange: &Exchange<'_>,
         keys: &Keys,
         now: MonoTime,
-        behind: &mut Option<u32>,
+        notes: &mut Notes,
     ) -> Result<Self, Refusal> {
         let state = &exchange.upstream.state;
         let route = exchange.upstream.route_ids.get(exchange.route).copied();
@@ -46,6 +48,7 @@ impl Place {
         let spending = &exchange.upstream.spending;
         let cost = exchange.directives.cost.unwrap_or_else(|| spending.cost(method, path));
         let credential = CredentialId(exchange.credential());
+        notes.credential = credential;
         let ask = Ask {
             needs: Needs {
                 route,
@@ -70,7 +73,7 @@ impl Place {
                 Answer::Wait { .. } => {
                     // One of them is this one.
                     let others = policy.queued().checked_sub(1);
-                    *behind = others.and_then(|others| others.try_into().ok());
+                    notes.behind = others.and_then(|others| others.try_into().ok());
                     Ok((ticket, None))
                 }
                 Answer::Refuse(refusal) => {

@@ -3,6 +3,8 @@
 //! A model decides at the moment a request arrives, and says when its answer is back. It speaks
 //! through real header fields, so that the classifier is part of every history.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -78,6 +80,8 @@ pub enum Outage {
 /// What is known of the answer to one request beforehand.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Told {
+    /// Whose limit it uses, where everybody has one of their own; see [`owner`].
+    pub whose: u64,
     /// What it costs, less one.
     pub extra_units: u32,
     /// To the head of a response that is not a refusal.
@@ -93,8 +97,9 @@ pub struct Told {
 pub struct Model {
     /// To the head of a response: at least and at most.
     pub latency: (Duration, Duration),
-    /// To the head of a refusal; a quarter of the other if not told.
-    pub refusal_latency: Option<Duration>,
+    /// When refusals came, in order, and how long each took to its head; a new one takes as long as
+    /// the last one before it. A quarter of the other if there are none.
+    pub refusals_took: Vec<(MonoTime, Duration)>,
     /// From head to end of a response: at least and at most.
     pub body: (Duration, Duration),
     /// From, to, and what happens then.
@@ -106,7 +111,11 @@ pub struct Model {
     /// How the fields of a quota are called.
     pub fields: QuotaFields,
     hints: Hints,
+    /// Limits on all together …
     counts: Vec<Count>,
+    /// … or on each owner alone, and what was counted for those who came.
+    each: Option<Vec<Limiter>>,
+    own: HashMap<u64, Vec<Count>>,
     in_flight: u32,
 }
 
@@ -137,16 +146,41 @@ impl Model {
     ) -> Self {
         Self {
             latency,
-            refusal_latency: None,
+            refusals_took: Vec::new(),
             body: (Duration::ZERO, Duration::ZERO),
             outages: Vec::new(),
             odd_failure: 0,
             statuses: Vec::new(),
             fields: QuotaFields::default(),
             hints,
-            counts: limiters.into_iter().map(Count::new).collect(),
+            counts: counts(&limiters),
+            each: None,
+            own: HashMap::new(),
             in_flight: 0,
         }
+    }
+
+    /// From now on these are the limits, of all together or of each owner as they were before.
+    pub fn limit(&mut self, limiters: Vec<Limiter>, hints: Hints) {
+        self.hints = hints;
+        self.counts = counts(&limiters);
+        self.own.clear();
+        self.each = self.each.take().map(|_| limiters);
+    }
+
+    /// What refusals say.
+    pub fn hints(&self) -> Hints {
+        self.hints
+    }
+
+    /// Each owner has these limits alone, unless it is told otherwise.
+    pub fn limit_each(&mut self, limiters: Vec<Limiter>) {
+        self.each = Some(limiters);
+    }
+
+    /// This owner has these limits alone.
+    pub fn limit_one(&mut self, whose: u64, limiters: &[Limiter]) {
+        self.own.insert(whose, counts(limiters));
     }
 
     /// A request arrives.
@@ -161,7 +195,7 @@ impl Model {
         if self.odd_failure > 0 && rng.u32(0..self.odd_failure) == 0 {
             return odd(after, rng);
         }
-        let judgement = self.judge(now, told.extra_units.saturating_add(1));
+        let judgement = self.judge(now, told);
         let mut headers = HeaderMap::new();
         if matches!(self.hints, Hints::Quota | Hints::ExactQuota) {
             let fields = &self.fields;
@@ -195,10 +229,16 @@ impl Model {
         }
         Reply {
             result: Ok((429, headers)),
-            after: self.refusal_latency.unwrap_or(after / 4),
+            after: self.refusal_takes(now).unwrap_or(after / 4),
             body: Duration::ZERO,
             processed: false,
         }
+    }
+
+    /// How long a refusal takes now.
+    fn refusal_takes(&self, now: MonoTime) -> Option<Duration> {
+        let before = self.refusals_took.partition_point(|(at, _)| *at <= now);
+        self.refusals_took.get(before.saturating_sub(1)).map(|(_, took)| *took)
     }
 
     /// A request is over, body included.
@@ -208,21 +248,34 @@ impl Model {
 
     /// One limit that refuses is enough; a request is counted by all or by none. The word is that of
     /// the limit with the least left.
-    fn judge(&mut self, now: MonoTime, units: u32) -> Judgement {
-        let in_flight = self.in_flight;
-        let mut counts = self.counts.iter_mut();
-        let said: Vec<Judgement> =
-            counts.by_ref().map(|count| count.look(now, units, in_flight)).collect();
+    fn judge(&mut self, now: MonoTime, told: Told) -> Judgement {
+        let (in_flight, units) = (self.in_flight, told.extra_units.saturating_add(1));
+        let counts = match &self.each {
+            Some(each) => self.own.entry(told.whose).or_insert_with(|| counts(each)),
+            None => &mut self.counts,
+        };
+        let said = counts.iter_mut().map(|count| count.look(now, units, in_flight));
+        let said: Vec<Judgement> = said.collect();
         if let Some(refusal) =
             said.into_iter().filter(|it| it.wait.is_some()).max_by_key(|it| it.wait)
         {
             return refusal;
         }
-        let counts = self.counts.iter_mut();
-        let said = counts.map(|count| count.take(now, units, in_flight));
+        let said = counts.iter_mut().map(|count| count.take(now, units, in_flight));
         said.min_by_key(|it| u64::from(it.remaining) * 1_000_000 / u64::from(it.limit.max(1)))
             .unwrap_or(Judgement::OPEN)
     }
+}
+
+/// The number of an owner; the same in every history, so that one seed is one history.
+pub fn owner(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+fn counts(limiters: &[Limiter]) -> Vec<Count> {
+    limiters.iter().cloned().map(Count::new).collect()
 }
 
 fn put(headers: &mut HeaderMap, name: &HeaderName, value: u64) {

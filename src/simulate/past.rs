@@ -1,16 +1,16 @@
 //! What a ledger recorded: which requests came, and what the API did about their attempts.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hasher};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use rusqlite::{Connection, Row, params};
 
+use self::row::{Credential, Known, quota};
 use super::figures::Counter;
-use super::infer::{self, Described, Seen, Word};
-use super::model::{Model, Told};
+use super::infer::{self, Seen, Word};
+use super::model::{Told, owner};
 use super::workload::{add, request, route_of};
 use super::world::{Request, World};
 use crate::config::settings::Settings;
@@ -18,11 +18,13 @@ use crate::gateway::route::Routes;
 use crate::policy::line::FlowId;
 use crate::policy::time::{MonoTime, WallTime};
 
+mod row;
+
 /// Exchanges that are replayed at most: at about 200 bytes each this is 200 MB, and a ledger keeps
 /// 200,000 rows unless it is told to keep more.
 pub const EXCHANGES_MAX: usize = 1_000_000;
 
-/// A sampled success stands for others of the same second.
+/// A sampled success stands for others of about the second before it.
 const SAMPLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Which part of the past is meant.
@@ -46,6 +48,7 @@ struct Recorded {
     path: String,
     keys: Option<Arc<[String]>>,
     flow: FlowId,
+    credential: Credential,
     told: Told,
     weight: u32,
 }
@@ -57,7 +60,6 @@ pub struct Past {
     exchanges: Vec<Recorded>,
     /// With what was seen of each API.
     upstreams: Vec<(String, Vec<Seen>)>,
-    quotas: BTreeMap<String, Described>,
     /// How it really was, as far as it is recorded.
     pub real: Real,
 }
@@ -114,12 +116,12 @@ fn rows(connection: &Connection, part: &Part, since: i64) -> rusqlite::Result<Op
     let chosen = params![since, part.run, part.upstream];
     let sql = format!(
         "SELECT e.seq, e.started_ms, e.took_ms, e.upstream, e.route, e.method, e.path, e.keys, \
-         coalesce(e.flow, e.run) AS flow, e.status, e.outcome, e.streamed_ms, e.weight FROM exchange e WHERE {filter} ORDER BY e.started_ms, e.seq \
-         LIMIT {EXCHANGES_MAX}"
+         coalesce(e.flow, e.run) AS flow, e.credential, e.status, e.outcome, e.streamed_ms, e.weight \
+         FROM exchange e WHERE {filter} ORDER BY e.started_ms, e.seq LIMIT {EXCHANGES_MAX}"
     );
     let mut past: Option<Past> = None;
     let mut by_seq: HashMap<i64, usize> = HashMap::new();
-    let mut keys: HashMap<String, Arc<[String]>> = HashMap::new();
+    let mut known = Known::default();
     let mut statement = connection.prepare(&sql)?;
     let mut found = statement.query(chosen)?;
     while let Some(row) = found.next()? {
@@ -128,10 +130,9 @@ fn rows(connection: &Connection, part: &Part, since: i64) -> rusqlite::Result<Op
             start: started,
             exchanges: Vec::new(),
             upstreams: Vec::new(),
-            quotas: BTreeMap::new(),
             real: Real::default(),
         });
-        let exchange = past.exchange(row, started, &mut keys)?;
+        let exchange = past.exchange(row, started, &mut known)?;
         by_seq.insert(row.get("seq")?, past.exchanges.len());
         past.exchanges.push(exchange);
     }
@@ -143,33 +144,12 @@ fn rows(connection: &Connection, part: &Part, since: i64) -> rusqlite::Result<Op
     let mut found = statement.query(chosen)?;
     let mut clock = (i64::MIN, 0.0);
     while let Some(row) = found.next()? {
-        past.attempt(row, &by_seq, &mut clock)?;
+        past.attempt(row, &by_seq, &mut clock, &mut known)?;
     }
     for (_, seen) in &mut past.upstreams {
         seen.sort_by(|a, b| a.at.total_cmp(&b.at));
     }
-    past.quotas = quotas(connection)?;
     Ok(Some(past))
-}
-
-/// The limits that APIs described last.
-fn quotas(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Described>> {
-    let sql = "SELECT upstream, data ->> '$.limit', max(until_ms - coalesce(since_ms, saved_ms)) FROM state \
-               WHERE kind = 'quota' GROUP BY upstream";
-    let mut statement = connection.prepare(sql)?;
-    let found = statement.query_map([], |row| {
-        let reset: Option<i64> = row.get(2)?;
-        Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?, reset))
-    })?;
-    let mut quotas = BTreeMap::new();
-    for row in found {
-        let (upstream, limit, reset) = row?;
-        let reset = Duration::from_millis(reset.map_or(0, |ms| u64::try_from(ms).unwrap_or(0)));
-        if let Some(limit) = limit.and_then(|limit| u32::try_from(limit).ok()) {
-            quotas.insert(upstream, Described { limit, reset });
-        }
-    }
-    Ok(quotas)
 }
 
 impl Past {
@@ -177,7 +157,7 @@ impl Past {
         &mut self,
         row: &Row<'_>,
         started: WallTime,
-        known: &mut HashMap<String, Arc<[String]>>,
+        known: &mut Known,
     ) -> rusqlite::Result<Recorded> {
         let name: String = row.get("upstream")?;
         let upstream = self.upstreams.iter().position(|(known, _)| *known == name);
@@ -185,11 +165,8 @@ impl Past {
             self.upstreams.push((name, Vec::new()));
             self.upstreams.len() - 1
         });
-        let keys: Option<String> = row.get("keys")?;
-        let keys = keys.map(|text| {
-            let split = |text: &String| text.split(' ').map(str::to_owned).collect();
-            known.entry(text.clone()).or_insert_with(|| split(&text)).clone()
-        });
+        let keys = row.get::<_, Option<String>>("keys")?.map(|text| known.keys(text));
+        let credential = known.credential(row.get("credential")?);
         let at = started.since(self.start);
         let (took, weight): (f64, i64) = (row.get("took_ms")?, row.get("weight")?);
         let outcome: String = row.get("outcome")?;
@@ -209,13 +186,15 @@ impl Past {
             flow: row
                 .get::<_, Option<String>>("flow")?
                 .as_deref()
-                .map_or(FlowId::default(), flow_of),
+                .map_or(FlowId::default(), |name| FlowId(owner(name))),
             told: Told {
+                whose: owner(&credential.name),
                 extra_units: 0,
                 took: None,
                 body: Some(span(row.get("streamed_ms")?)),
                 status: status.filter(|_| outcome == "ok" || outcome == "client_error"),
             },
+            credential,
             weight,
         })
     }
@@ -226,6 +205,7 @@ impl Past {
         row: &Row<'_>,
         by_seq: &HashMap<i64, usize>,
         clock: &mut (i64, f64),
+        known: &mut Known,
     ) -> rusqlite::Result<()> {
         let seq: i64 = row.get("seq")?;
         let Some(exchange) = by_seq.get(&seq).and_then(|at| self.exchanges.get_mut(*at)) else {
@@ -257,9 +237,15 @@ impl Past {
         }
         let weight: i64 = row.get("weight")?;
         let weight = u32::try_from(weight.max(1)).unwrap_or(u32::MAX);
+        let whose = match row.get::<_, Option<String>>("bucket")? {
+            Some(bucket) => known.name(format!("{}, bucket {bucket}", exchange.credential.name)),
+            None => exchange.credential.name.clone(),
+        };
+        exchange.told.whose = owner(&whose);
+        let quota = quota(row)?;
         let upstream = exchange.upstream;
         if let Some((_, seen)) = self.upstreams.get_mut(upstream) {
-            seen.push(Seen { at: clock.1, took, word, weight });
+            seen.push(Seen { at: clock.1, took, word, weight, whose, quota });
         }
         clock.1 += took;
         Ok(())
@@ -291,14 +277,11 @@ impl Past {
                 places.push(None);
                 continue;
             };
-            let inferred = infer::model(seen, self.start, self.quotas.get(name).copied());
+            let inferred = infer::model(seen, self.start);
             said.extend(inferred.said.iter().map(|line| format!("{name}: {line}")));
             let mut model = inferred.model;
             if let Some(api) = given {
-                let latency = model.latency;
-                let outages = std::mem::take(&mut model.outages);
-                model = Model::with_limits(api.limiters.clone(), api.hints, latency);
-                model.outages = outages;
+                model.limit(api.limiters.clone(), api.hints);
                 said.push(format!("{name}: --limit takes the place of the inferred limit"));
             }
             add(&mut world, config, model, 0);
@@ -317,8 +300,9 @@ impl Past {
             let request = request_of(&mut world, exchange, settings, &routes, (*index, *up));
             let Some(request) = request else { continue };
             for copy in 0..exchange.weight.min(u32::try_from(EXCHANGES_MAX).unwrap_or(u32::MAX)) {
-                let later = SAMPLED_WITHIN * copy / exchange.weight;
-                arrivals.push((MonoTime::from_nanos(1) + exchange.at + later, request.clone()));
+                let earlier = SAMPLED_WITHIN * copy / exchange.weight;
+                let at = exchange.at.saturating_sub(earlier);
+                arrivals.push((MonoTime::from_nanos(1) + at, request.clone()));
             }
         }
         arrivals.truncate(EXCHANGES_MAX);
@@ -333,8 +317,7 @@ impl Past {
     fn sampling(&self) -> Vec<String> {
         let Real { rows, requests, .. } = self.real;
         let mut said = vec![
-            "the ledger does not keep credentials, fields or deadlines: all requests spend one quota, at the \
-             usual priority"
+            "the ledger does not keep fields or deadlines: all requests have the usual priority"
                 .to_owned(),
         ];
         if requests > rows {
@@ -369,17 +352,11 @@ fn request_of(
     let route = route.or_else(named).unwrap_or(0);
     let mut request = request(world, config, up, route, (&exchange.method, path));
     (request.told, request.flow) = (exchange.told, exchange.flow);
+    request.credential = exchange.credential.id;
     if let Some(keys) = &exchange.keys {
         request.keys = keys.clone();
     }
     Some(request)
-}
-
-/// The flow of that name; the same in every replay, so that one seed is one history.
-fn flow_of(name: &str) -> FlowId {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(name.as_bytes());
-    FlowId(hasher.finish())
 }
 
 fn span(ms: f64) -> Duration {

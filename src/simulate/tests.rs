@@ -1,8 +1,8 @@
 //! Models against the reader of responses, and inference against limits that are known.
 
 use super::figures::Counter;
-use super::infer::{Described, Seen, Word, model};
-use super::model::{Hints, Limiter, Model, QuotaFields, Told};
+use super::infer::{Quota, Seen, Word, model};
+use super::model::{Hints, Limiter, Model, QuotaFields, Told, owner};
 use super::past;
 use super::workload::{Api, Typed, Workload, api_of, world};
 use crate::config::load_str;
@@ -96,7 +96,12 @@ fn history(limiter: Limiter, hints: Hints, step: f64, lasts: f64) -> Vec<Seen> {
         } else {
             Word::Good
         };
-        seen.push(Seen { at, took, word, weight: 1 });
+        let quota = outcome.reading.quotas.first().map(|quota| Quota {
+            limit: quota.limit.and_then(|limit| usize::try_from(limit).ok()),
+            remaining: quota.remaining as f64,
+            reset: quota.reset.map(|reset| reset.as_secs_f64()),
+        });
+        seen.push(Seen { at, took, word, weight: 1, whose: "".into(), quota });
         at += told.filter(|_| status == 429).map_or(step, |told| told + took);
     }
     seen
@@ -105,25 +110,72 @@ fn history(limiter: Limiter, hints: Hints, step: f64, lasts: f64) -> Vec<Seen> {
 #[test]
 fn a_window_is_inferred_from_its_refusals_with_its_size_and_length() {
     for (max, window, step) in [(40, 1, 0.01), (100, 10, 0.03), (60, 60, 0.2)] {
-        for hints in [Hints::Millis, Hints::Seconds] {
+        for hints in [Hints::Millis, Hints::Seconds, Hints::Quota] {
             let window = Duration::from_secs(window);
             let limiter = Limiter::Fixed { max, window };
             let seen = history(limiter, hints, step, window.as_secs_f64() * 5.0);
-            let inferred = model(&seen, WallTime { unix_ms: 0 }, None);
+            let inferred = model(&seen, WallTime { unix_ms: 0 });
             let says = format!("{max} per {window:?}, in windows of the clock");
             assert!(inferred.said[0].starts_with(&says), "{hints:?}: {:?}", inferred.said);
         }
     }
 }
 
+/// The histories of several credentials as one, in order; each has an API's limit of its own, or all
+/// share one.
+fn of_two(limits: &[(&str, u32)], is_shared: bool) -> Vec<Seen> {
+    let window = Duration::from_secs(10);
+    let most = limits.iter().map(|(_, max)| *max).max().unwrap();
+    let mut seen = Vec::new();
+    if is_shared {
+        let one = history(Limiter::Fixed { max: most, window }, Hints::Millis, 0.02, 50.0);
+        let mut rng = fastrand::Rng::with_seed(7);
+        seen.extend(one.into_iter().map(|it| {
+            let (whose, _) = limits[rng.usize(0..limits.len())];
+            Seen { whose: whose.into(), ..it }
+        }));
+    } else {
+        for (whose, max) in limits {
+            let own = history(Limiter::Fixed { max: *max, window }, Hints::Millis, 0.02, 50.0);
+            seen.extend(own.into_iter().map(|it| Seen { whose: (*whose).into(), ..it }));
+        }
+    }
+    seen.sort_by(|a, b| a.at.total_cmp(&b.at));
+    seen
+}
+
+#[test]
+fn each_credential_has_its_own_limit_unless_they_share_one() {
+    let start = WallTime { unix_ms: 0 };
+    let own = model(&of_two(&[("credential a", 100), ("credential b", 30)], false), start);
+    let says = |name: &str, limit: &str| {
+        own.said.iter().any(|line| line.starts_with(&format!("{name}: {limit} per 10s")))
+    };
+    assert!(says("credential a", "100") && says("credential b", "30"), "{:?}", own.said);
+    let shared = model(&of_two(&[("credential a", 100), ("credential b", 100)], true), start);
+    assert!(shared.said[0].starts_with("100 per 10s"), "{:?}", shared.said);
+    assert!(shared.said[0].ends_with("by all credentials together"), "{:?}", shared.said);
+
+    let mut model = own.model;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut let_through = |name: &str| {
+        let told = Told { whose: owner(name), ..Told::default() };
+        let all = (0..200).map(|_| model.receive(MonoTime::ZERO, told, &mut rng));
+        all.filter(|reply| matches!(&reply.result, Ok((200, _)))).count()
+    };
+    let counts = ["credential a", "credential b", "credential new"].map(&mut let_through);
+    assert_eq!(&counts[..2], [100, 30]);
+    assert!([100, 30].contains(&counts[2]), "one that was never at its limit: {counts:?}");
+}
+
 #[test]
 fn what_never_refused_has_no_limit_unless_it_described_one() {
     let seen = history(Limiter::Open, Hints::None, 0.1, 30.0);
-    let open = model(&seen, START, None);
+    let open = model(&seen, START);
     assert!(open.said[0].contains("no limit"), "{:?}", open.said);
-    let described = Described { limit: 5000, reset: Duration::from_secs(2_000) };
-    let quota = model(&seen, START, Some(described));
-    assert!(quota.said[0].starts_with("5000 per 3600s"), "{:?}", quota.said);
+    let hour = Limiter::Fixed { max: 5000, window: Duration::from_secs(3600) };
+    let described = model(&history(hour, Hints::Quota, 0.1, 30.0), WallTime { unix_ms: 0 });
+    assert!(described.said[0].starts_with("5000 per 3600s"), "{:?}", described.said);
 }
 
 #[test]
@@ -133,10 +185,12 @@ fn failures_in_a_row_are_an_outage_and_single_ones_are_not() {
         took: 0.02,
         word: if fails { Word::Failed { status: Some(500), error: None } } else { Word::Good },
         weight: 1,
+        whose: "".into(),
+        quota: None,
     };
     let history: Vec<Seen> =
         (0..100).map(|n| seen(f64::from(n), (40..50).contains(&n) || n == 70)).collect();
-    let inferred = model(&history, START, None);
+    let inferred = model(&history, START);
     assert_eq!(inferred.model.outages.len(), 1, "{:?}", inferred.said);
     assert!(inferred.said.iter().any(|line| line.contains("down from 40.0 s to 49.0 s")));
     assert!(inferred.said.iter().any(|line| line.ends_with("not replayed: 1")));
@@ -226,6 +280,7 @@ fn a_configured_quota_limits_its_bucket_and_no_other() {
 fn a_recorded_flow_and_else_the_run_is_whose_share_is_used() {
     let connection = rusqlite::Connection::open_in_memory().unwrap();
     connection.execute_batch(include_str!("../store/schema_1.sql")).unwrap();
+    connection.execute_batch(include_str!("../store/schema_2.sql")).unwrap();
     for (flow, run) in
         [("'a'", "'r'"), ("'a'", "NULL"), ("NULL", "'r'"), ("NULL", "'a'"), ("NULL", "NULL")]
     {

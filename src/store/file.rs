@@ -308,7 +308,8 @@ fn lock(path: &Path) -> Result<File, Trouble> {
     }
 }
 
-fn beside(path: &Path, end: &str) -> PathBuf {
+/// A file that belongs to the one at `path`, such as its write-ahead log (`-wal`).
+pub fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()

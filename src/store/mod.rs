@@ -4,7 +4,7 @@
 //! scope: breakers, cooldowns, quotas). The data path only ever moves a finished story into a
 //! bounded backlog ([`ledger::Ledger::tell`]); one thread owns the database and writes a batch a
 //! second. People read the same file with `forbear explain`, `forbear query` or plain `sqlite3`,
-//! while forbear runs: the tables are in `schema_1.sql`, the views in `views.sql`.
+//! while forbear runs: the tables are in `schema_1.sql` and later steps, the views in `views.sql`.
 //!
 //! A file that is missing, full, locked, read-only, broken or somebody else's never stops traffic:
 //! see [`file::Trouble`], and `writer` for what happens then.

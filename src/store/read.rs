@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::view::{AttemptView, ExchangeView, HintView};
+use super::view::{AttemptView, ExchangeView, HintView, QuotaToldView};
 use crate::config::settings::StateSettings;
 use crate::policy::outcome::WaitKind;
 use crate::policy::time::WallTime;
@@ -67,21 +67,21 @@ pub fn unknown(id: &str, oldest: Option<WallTime>, settings: Option<&StateSettin
              Forbear-Request-Id of an answer."
         );
     };
-    match oldest {
-        None => format!("The exchange {id} is not in the ledger, which is empty yet."),
-        Some(oldest) if began < oldest => format!(
+    if let Some(oldest) = oldest.filter(|oldest| began < *oldest) {
+        return format!(
             "The exchange {id} began at {began}, and the oldest one that is kept at {oldest}. To look \
              further back, raise state.ledger_keep{} and state.ledger_rows_max{}.",
             settings
                 .map_or_else(String::new, |it| format!(" ({} h)", it.ledger_keep.as_secs() / 3600)),
             settings.map_or_else(String::new, |it| format!(" ({})", it.ledger_rows_max)),
-        ),
-        Some(_) => format!(
-            "The exchange {id} is not in the ledger. It has not ended, or it succeeded at once: of \
-             those, only {} each second are kept; raise state.ledger_successes_per_second to keep more.",
-            settings.map_or("some".to_owned(), |it| it.ledger_successes_per_second.to_string()),
-        ),
+        );
     }
+    format!(
+        "The exchange {id} is not in the ledger{}. It has not ended, or it succeeded at once: of \
+         those, only {} each second are kept; raise state.ledger_successes_per_second to keep more.",
+        if oldest.is_none() { ", which is empty yet" } else { "" },
+        settings.map_or("some".to_owned(), |it| it.ledger_successes_per_second.to_string()),
+    )
 }
 
 fn one(connection: &Connection, id: &str) -> rusqlite::Result<Answer> {
@@ -118,7 +118,7 @@ fn last(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Exchan
 const COLUMNS: &str = "\
 seq, id, started_ms, took_ms, upstream, route, method, path, keys, flow, run, status, outcome, decision,
 shadow, reason, retry_at_ms, behind, streamed_ms, own_ms, bytes_up, bytes_down, weight,
-queue_ms, pacing_ms, cooldown_ms, backoff_ms, breaker_ms";
+queue_ms, pacing_ms, cooldown_ms, backoff_ms, breaker_ms, credential";
 
 fn exchange(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeView)> {
     let moment = |unix_ms| Moment(WallTime { unix_ms });
@@ -132,6 +132,7 @@ fn exchange(row: &Row<'_>) -> rusqlite::Result<(i64, ExchangeView)> {
         route: row.get("route")?,
         method: row.get("method")?,
         path: row.get("path")?,
+        credential: row.get("credential")?,
         keys: keys.iter().flat_map(|keys| keys.split(' ')).map(str::to_owned).collect(),
         flow: row.get("flow")?,
         run: row.get("run")?,
@@ -172,10 +173,24 @@ fn with_attempts(
             sent: row.get("sent")?,
             ms: row.get("took_ms")?,
             hint: wait_ms.zip(source).map(|(wait_ms, source)| HintView { source, wait_ms, raw }),
+            bucket: row.get("bucket")?,
+            quota: quota(row)?,
         })
     })?;
     view.attempts = attempts.collect::<rusqlite::Result<_>>()?;
     Ok(view)
+}
+
+/// What the answer said of a quota.
+fn quota(row: &Row<'_>) -> rusqlite::Result<Option<QuotaToldView>> {
+    let Some(remaining) = row.get::<_, Option<i64>>("quota_remaining")? else { return Ok(None) };
+    Ok(Some(QuotaToldView {
+        name: row.get("quota_name")?,
+        limit: row.get::<_, Option<i64>>("quota_limit")?.map(i64::unsigned_abs),
+        remaining: remaining.unsigned_abs(),
+        reset_ms: row.get("quota_reset_ms")?,
+        window_ms: row.get("quota_window_ms")?,
+    }))
 }
 
 /// Kinds that were waited for.

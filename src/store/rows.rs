@@ -5,8 +5,10 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, params};
 
 use super::ledger::Record;
+use crate::policy::line::CredentialId;
 use crate::policy::outcome::{Sent, WaitKind, Waits};
 use crate::policy::time::WallTime;
+use crate::policy::upstream::{UpstreamPolicy, credential_digits};
 use crate::telemetry::names;
 use crate::telemetry::story::{AttemptStory, Story};
 use crate::telemetry::view::EventView;
@@ -48,6 +50,7 @@ pub(super) fn insert(
 ) -> rusqlite::Result<Counts> {
     let mut exchange = batch.prepare(INSERT_EXCHANGE)?;
     let mut attempt = batch.prepare(INSERT_ATTEMPT)?;
+    let mut cut_off = batch.prepare(INSERT_CUT_OFF)?;
     for Record { story, weight } in records {
         let unfinished = unfinished(story);
         let sending = story.attempts.iter().map(|attempt| attempt.took).sum::<Duration>();
@@ -87,32 +90,14 @@ pub(super) fn insert(
             integer(story.bytes_up),
             integer(story.bytes_down),
             integer(*weight),
+            credential(story.notes.credential),
         ])?;
         counts.exchanges += 1;
         for told in &story.attempts {
-            let raw = told.hint.as_ref().and_then(|hint| hint.raw.as_deref());
-            insert_attempt(&mut attempt, seq, told, raw)?;
+            insert_attempt(&mut attempt, seq, told)?;
         }
         if let Some(took) = unfinished {
-            let n = integer(sent as u64);
-            let nothing = ms(Duration::ZERO);
-            attempt.execute(params![
-                seq,
-                n,
-                None::<u16>,
-                "client",
-                None::<&str>,
-                "partly",
-                ms(took),
-                None::<f64>,
-                None::<&str>,
-                None::<&str>,
-                nothing,
-                nothing,
-                nothing,
-                nothing,
-                nothing,
-            ])?;
+            cut_off.execute(params![seq, integer(sent as u64), ms(took)])?;
         }
         counts.attempts += sent as u64;
     }
@@ -130,22 +115,30 @@ pub(super) fn insert(
 const INSERT_EXCHANGE: &str = "\
 INSERT INTO exchange (id, started_ms, took_ms, upstream, route, method, path, keys, flow, run,
     status, outcome, decision, shadow, attempts, queue_ms, pacing_ms, cooldown_ms, backoff_ms,
-    breaker_ms, sending_ms, streamed_ms, own_ms, behind, retry_at_ms, reason, bytes_up, bytes_down, weight)
+    breaker_ms, sending_ms, streamed_ms, own_ms, behind, retry_at_ms, reason, bytes_up, bytes_down, weight,
+    credential)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-    ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)";
+    ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)";
 
 const INSERT_ATTEMPT: &str = "\
 INSERT OR IGNORE INTO attempt (seq, n, status, class, error, sent, took_ms, hint_ms, hint_source,
-    hint_raw, queue_ms, pacing_ms, cooldown_ms, backoff_ms, breaker_ms)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    hint_raw, queue_ms, pacing_ms, cooldown_ms, backoff_ms, breaker_ms, bucket, quota_name, quota_limit,
+    quota_remaining, quota_reset_ms, quota_window_ms)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+
+/// An attempt whose end nobody waited for.
+const INSERT_CUT_OFF: &str = "\
+INSERT OR IGNORE INTO attempt (seq, n, class, sent, took_ms, queue_ms, pacing_ms, cooldown_ms,
+    backoff_ms, breaker_ms)
+VALUES (?1, ?2, 'client', 'partly', ?3, 0, 0, 0, 0, 0)";
 
 fn insert_attempt(
     insert: &mut rusqlite::Statement<'_>,
     seq: i64,
     attempt: &AttemptStory,
-    raw: Option<&str>,
 ) -> rusqlite::Result<()> {
     let waited: &Waits = &attempt.waited;
+    let (hint, quota) = (attempt.hint.as_ref(), attempt.told.tightest());
     insert.execute(params![
         seq,
         attempt.n,
@@ -154,16 +147,27 @@ fn insert_attempt(
         attempt.error,
         sent_name(attempt.sent),
         ms(attempt.took),
-        attempt.hint.as_ref().map(|hint| ms(hint.wait)),
-        attempt.hint.as_ref().map(|hint| hint.source.name()),
-        raw,
+        hint.map(|hint| ms(hint.wait)),
+        hint.map(|hint| hint.source.name()),
+        hint.and_then(|hint| hint.raw.as_deref()),
         ms(waited.of(WaitKind::Queue)),
         ms(waited.of(WaitKind::Pacing)),
         ms(waited.of(WaitKind::Cooldown)),
         ms(waited.of(WaitKind::Backoff)),
         ms(waited.of(WaitKind::Breaker)),
+        attempt.told.bucket.as_deref(),
+        quota.and_then(|quota| quota.name.as_deref()),
+        quota.and_then(|quota| quota.limit).map(integer),
+        quota.map(|quota| integer(quota.remaining)),
+        quota.and_then(|quota| quota.reset).map(ms),
+        quota.and_then(|quota| quota.window).map(ms),
     ])?;
     Ok(())
+}
+
+/// Digits of its hash; nothing for none.
+fn credential(credential: CredentialId) -> Option<String> {
+    (!UpstreamPolicy::is_anonymous(credential)).then(|| credential_digits(credential))
 }
 
 /// The time of an attempt whose end nobody waited for: what no other part of the story accounts for.

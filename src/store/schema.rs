@@ -6,11 +6,11 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// One step each; the first makes everything.
-const STEPS: &[&str] = &[include_str!("schema_1.sql")];
+const STEPS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 const VIEWS: &str = include_str!("views.sql");
 
 /// What this program writes and reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 const _: () = assert!(STEPS.len() == VERSION as usize, "one step for each version");
 
 /// Steps that the database has taken.

@@ -15,10 +15,11 @@ use super::read::{Answer, Filter, Question};
 use super::view::ExchangeView;
 use crate::config::settings::StateSettings;
 use crate::gateway::clock::Clock;
-use crate::policy::outcome::{Class, Hint, HintSource, Sent, WaitKind, Waits};
+use crate::policy::line::CredentialId;
+use crate::policy::outcome::{Class, Hint, HintSource, QuotaReading, Sent, WaitKind, Waits};
 use crate::policy::time::WallTime;
 use crate::telemetry::store::StoreMetrics;
-use crate::telemetry::story::{AttemptStory, Decision, Ending, Notes, RequestId, Story};
+use crate::telemetry::story::{AttemptStory, Decision, Ending, Notes, RequestId, Story, Told};
 
 /// Longest wait for the writer's thread.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -61,6 +62,7 @@ fn attempt(n: u8, status: u16, class: Class, took: u64) -> AttemptStory {
         sent_after: Duration::ZERO,
         took: ms(took),
         hint: None,
+        told: Default::default(),
         waited: Waits::default(),
     }
 }
@@ -93,6 +95,19 @@ fn plain(at: u64, upstream: &str) -> Story {
     }
 }
 
+/// What an answer says of two quotas; the second is nearer to its end.
+fn told() -> Told {
+    let quota = |name: &str, limit, remaining, reset| QuotaReading {
+        name: Some(name.into()),
+        limit: Some(limit),
+        remaining,
+        reset: Some(ms(reset)),
+        window: None,
+    };
+    let quotas = vec![quota("day", 5_000, 4_000, 3_600_000), quota("minute", 100, 12, 8_000)];
+    Told { bucket: Some("search".into()), quotas }
+}
+
 /// Queued for a key, refused once with a time, and then answered well.
 fn recovered(at: u64, upstream: &str) -> Story {
     let before = waits(&[(WaitKind::Queue, 3_200)]);
@@ -113,12 +128,16 @@ fn recovered(at: u64, upstream: &str) -> Story {
         run: Some("nightly-7".into()),
         attempts: vec![
             refused,
-            AttemptStory { waited: between, ..attempt(2, 200, Class::Ok, 212) },
+            AttemptStory { waited: between, told: told(), ..attempt(2, 200, Class::Ok, 212) },
         ],
         waited,
         decision: Decision::Retried,
         took: ms(33_830),
-        notes: Notes { behind: Some(41), ..Notes::default() },
+        notes: Notes {
+            behind: Some(41),
+            credential: CredentialId(0x2f3a_9c01_2345_6789),
+            ..Notes::default()
+        },
         ..plain(at, upstream)
     }
 }
@@ -172,6 +191,12 @@ fn one(ledger: &Ledger, story: &Story) -> ExchangeView {
     }
 }
 
+/// The same, once it was told.
+fn one_after(store: &Store, story: Story) -> ExchangeView {
+    store.ledger().tell(&mut story.clone());
+    one(store.ledger(), &story)
+}
+
 fn last(ledger: &Ledger) -> Vec<ExchangeView> {
     match ask(ledger, Question::Last(Filter { last: 1000, ..Filter::default() })) {
         Answer::Found(found) => found,
@@ -214,6 +239,17 @@ fn what_was_told_comes_back_with_attempts_waits_and_words() {
     assert_eq!((first.status, first.waited_ms["queue"]), (Some(429), 3_200.0));
     assert_eq!((second.n, second.ms, &second.hint), (2, 212.0, &None));
     assert_eq!(view.own_ms, 2.0);
+    // Digits by which scopes are called, too, and never more of it.
+    assert_eq!(view.credential.as_deref(), Some("2f3a9c"));
+    assert_eq!((&first.bucket, &first.quota), (&None, &None));
+    assert_eq!(second.bucket.as_deref(), Some("search"));
+    let quota = second.quota.as_ref().unwrap();
+    assert_eq!(
+        (quota.name.as_deref(), quota.limit, quota.remaining),
+        (Some("minute"), Some(100), 12)
+    );
+    assert_eq!((quota.reset_ms, quota.window_ms), (Some(8_000.0), None));
+    assert_eq!(one_after(&store, plain(9, "github")).credential, None);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct ExchangeView {
     pub method: String,
     /// Of the request, without the query.
     pub path: String,
+    /// Digits of a salted hash of whose quota it spent, as in scopes; `None` for nobody's.
+    pub credential: Option<String>,
     /// Concurrency keys that it joined.
     pub keys: Vec<String>,
     /// `Forbear-Flow`.
@@ -79,6 +81,25 @@ pub struct AttemptView {
     pub ms: f64,
     /// "Not before", if the answer said so.
     pub hint: Option<HintView>,
+    /// The bucket that the answer named.
+    pub bucket: Option<String>,
+    /// What it said of the quota, of several the one of which the smallest share was left.
+    pub quota: Option<QuotaToldView>,
+}
+
+/// What an answer said of a quota.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuotaToldView {
+    /// What tells it from others of the answer, such as `minute`.
+    pub name: Option<String>,
+    /// Units in a window.
+    pub limit: Option<u64>,
+    /// Of them, what was left.
+    pub remaining: u64,
+    /// Until it was renewed, from then.
+    pub reset_ms: Option<f64>,
+    /// The length of its window.
+    pub window_ms: Option<f64>,
 }
 
 /// What an upstream said about when to come back.

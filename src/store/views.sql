@@ -5,7 +5,7 @@ DROP VIEW IF EXISTS v_exchanges;
 CREATE VIEW v_exchanges AS
 SELECT id AS request_id,
        strftime('%Y-%m-%dT%H:%M:%fZ', started_ms / 1000.0, 'unixepoch') AS started,
-       upstream, route, method, path, keys, flow, run, status, outcome, decision, attempts,
+       upstream, route, credential, method, path, keys, flow, run, status, outcome, decision, attempts,
        round(took_ms / 1000, 3) AS seconds,
        round((queue_ms + pacing_ms + cooldown_ms + backoff_ms + breaker_ms) / 1000, 3) AS waited_seconds,
        round(own_ms, 3) AS own_ms, behind, reason, bytes_up, bytes_down, weight

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::trace::Trace;
-use crate::policy::outcome::{Class, Hint, Sent, WaitKind, Waits};
+use crate::policy::line::CredentialId;
+use crate::policy::outcome::{Class, Hint, QuotaReading, Sent, WaitKind, Waits};
 use crate::policy::time::WallTime;
 
 /// One exchange from its head to its last byte.
@@ -59,6 +60,8 @@ pub struct Story {
 /// What only the ledger tells of an exchange.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
+    /// Whose quota it spent.
+    pub credential: CredentialId,
     /// Exchanges that stood in line before it, if it had to wait.
     pub behind: Option<u32>,
     /// An attempt was sent and has not ended; at the end of the story: nobody waited for its end.
@@ -164,8 +167,30 @@ pub struct AttemptStory {
     pub took: Duration,
     /// "Not before", if the answer said so.
     pub hint: Option<Hint>,
+    /// What the answer said of quotas, for the ledger alone.
+    pub told: Told,
     /// Waits just before this attempt.
     pub waited: Waits,
+}
+
+/// What an answer said of quotas; empty where it said nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// The bucket that it named.
+    pub bucket: Option<Box<str>>,
+    /// All that it described.
+    pub quotas: Vec<QuotaReading>,
+}
+
+impl Told {
+    /// Of several quotas, the one of which the smallest share is left: it refuses first.
+    pub fn tightest(&self) -> Option<&QuotaReading> {
+        let share = |quota: &QuotaReading| {
+            let limit = quota.limit.unwrap_or(u64::MAX).max(1);
+            quota.remaining as f64 / limit as f64
+        };
+        self.quotas.iter().min_by(|a, b| share(a).total_cmp(&share(b)))
+    }
 }
 
 /// What forbear did, in one word; `Forbear-Decision`.

@@ -108,6 +108,7 @@ fn answered(n: u8, status: u16, class: Class, took: u64) -> AttemptStory {
         sent_after: Duration::ZERO,
         took: ms(took),
         hint: None,
+        told: Default::default(),
         waited: Waits::default(),
     }
 }

@@ -92,6 +92,42 @@ async fn an_exchange_is_explained_right_after_its_answer_and_after_the_end() {
 }
 
 #[tokio::test]
+async fn whoever_reads_the_file_just_after_an_answer_finds_it_or_is_told_why_not() {
+    let scene = Scene::start("[state]\npath = \"forbear.db\"\n").await;
+    let nobody = ["--admin", "http://127.0.0.1:9"];
+    let list = ["explain", "--ledger", "forbear.db", "--last", "5"];
+    let listed = forbear_in(scene.binary.folder(), &list).await;
+    assert!(listed.status.success(), "{}", err(&listed));
+    assert!(err(&listed).contains("within the last second"), "{}", err(&listed));
+
+    let id = scene.get("/api/items/1", &["Authorization: Bearer one"]).await;
+    let read = forbear_in(scene.binary.folder(), &["explain", &id, "--ledger", "forbear.db"]).await;
+    assert!(out(&read).contains("attempt 1: 200 ok"), "{}{}", out(&read), err(&read));
+    let id = scene.get("/api/items/1", &["Authorization: Bearer one"]).await;
+    let read = forbear_in(scene.binary.folder(), &[&["explain", &id][..], &nobody].concat()).await;
+    assert!(out(&read).contains(" · credential "), "{}{}", out(&read), err(&read));
+
+    // The configuration says where its forbear is, so nobody has to repeat it.
+    let config = std::fs::read_to_string(scene.binary.folder().join("config.toml")).unwrap();
+    let admin = scene.binary.admin().to_string();
+    let place =
+        config.lines().find(|line| line.contains("127.0.0.1:0") && config.contains("[admin]"));
+    assert!(place.is_some(), "{config}");
+    let (before, after) = config.split_once("[admin]").unwrap();
+    let moved = format!("{before}[admin]{}", after.replacen("127.0.0.1:0", &admin, 1));
+    std::fs::write(scene.binary.folder().join("config.toml"), moved).unwrap();
+    let id = scene.get("/api/items/1", &[]).await;
+    let asked = [&["explain", "--last", "5"][..], &nobody].concat();
+    let asked = forbear_in(scene.binary.folder(), &asked).await;
+    assert!(out(&asked).contains(&id), "{}{}", out(&asked), err(&asked));
+    assert_eq!(err(&asked), "", "a running forbear lacks nothing");
+
+    let unknown = "01M7Z8W0VV80B3FNN5QW4EGXDX";
+    let unknown = err(&scene.forbear(&["explain", unknown]).await);
+    assert!(unknown.contains(&format!("the forbear at {admin}")), "{unknown}");
+}
+
+#[tokio::test]
 async fn sql_is_answered_while_it_is_written_by_forbear_and_by_sqlite3() {
     let scene = Scene::start("").await;
     scene.api.script("/gone", [answer(404)]);

@@ -1,7 +1,10 @@
 //! `forbear simulate`: the same seed is the same bytes, figures are what theory says, and a ledger
 //! that a real run wrote is replayed as it was.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use forbear::demo::api::FakeApi;
@@ -10,6 +13,8 @@ use forbear::demo::limiter::Limiter;
 use forbear::demo::settings::ApiSettings;
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::binary::{Binary, command, err, folder_with, out};
 
@@ -196,4 +201,96 @@ async fn what_is_missing_is_named_with_the_way_out() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", err(&output));
         assert!(err(&output).contains(says), "{arguments:?}: {}", err(&output));
     }
+}
+
+/// A run of 32 clients through forbear against an API that lets 20 go in 2 seconds: what was
+/// recorded, and how many the API refused.
+async fn crowd(hints: Hints, requests: usize) -> (Binary, u32) {
+    let api = FakeApi::start(ApiSettings {
+        limiter: Limiter::FixedWindow { limit: 20, window: Duration::from_secs(2) },
+        hints,
+        latency: Duration::from_millis(20),
+        ..ApiSettings::default()
+    })
+    .await
+    .unwrap();
+    let text = format!(
+        "[upstreams.api]\nurl = \"{}\"\n[state]\npath = \"forbear.db\"\n\
+         ledger_successes_per_second = 100000\n",
+        api.url()
+    );
+    let mut binary = Binary::start(&text).await;
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let (next, proxy) = (next.clone(), binary.proxy());
+        clients.spawn(async move {
+            while next.fetch_add(1, Ordering::Relaxed) < requests {
+                assert_eq!(patient_get(proxy, "/api/items/1").await, "HTTP/1.1 200");
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    binary.signal(Signal::TERM);
+    assert!(binary.ended().await.success());
+    (binary, api.counters().refused)
+}
+
+/// The beginning of the answer, however long forbear holds the request.
+async fn patient_get(proxy: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nhost: api\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let whole = stream.read_to_string(&mut answer);
+    tokio::time::timeout(Duration::from_secs(55), whole).await.expect("max_wait is 50s").unwrap();
+    answer.chars().take(12).collect()
+}
+
+/// Time and 429s of the replay, as shares of what was recorded: of the time, and of all attempts.
+async fn replayed(binary: &Binary, refused: u32, seed: u32) -> (f64, f64, Value) {
+    let seed = seed.to_string();
+    let told = json(binary.folder(), &["--ledger", "forbear.db", "--seed", &seed]).await;
+    let (real, simulated) = (&told["recorded"], figures(&told, 0));
+    assert_eq!(number(real, "api_429"), f64::from(refused), "{told}");
+    assert_eq!(number(simulated, "ok"), number(real, "requests"), "{told}");
+    let attempts = number(real, "requests") + number(real, "api_429");
+    let time = number(simulated, "seconds") / number(real, "seconds");
+    let refusals = (number(simulated, "api_429") - number(real, "api_429")) / attempts;
+    (time, refusals, told)
+}
+
+#[tokio::test]
+async fn what_a_crowd_met_is_replayed_where_the_api_tells_of_its_limit() {
+    // In milliseconds: rounded up to seconds, a wait is half of such a window too long or it is not.
+    let (fields, waits) =
+        tokio::join!(crowd(Hints::RateLimitFields, 150), crowd(Hints::RetryAfterMs, 150));
+    for (binary, refused) in [fields, waits] {
+        let (time, refusals, told) = replayed(&binary, refused, 1).await;
+        assert!(told["notes"].to_string().contains("api: 20 per 2s"), "{told}");
+        assert!((0.95..=1.05).contains(&time), "{time}: {told}");
+        assert!(refusals.abs() <= 0.05, "{refusals}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_crowd_met_is_one_of_the_histories_where_the_api_tells_nothing() {
+    // forbear draws its pauses by lot then, so two real runs differ as two seeds do.
+    let (binary, refused) = crowd(Hints::None, 100).await;
+    let mut all = Vec::new();
+    for seed in 1..=20 {
+        all.push(replayed(&binary, refused, seed).await);
+    }
+    let of = |part: fn(&(f64, f64, Value)) -> f64| {
+        let values = all.iter().map(part);
+        values.fold((f64::MAX, f64::MIN), |(low, high), it| (low.min(it), high.max(it)))
+    };
+    let ((fast, slow), (few, many)) = (of(|it| it.0), of(|it| it.1));
+    let told = &all[0].2;
+    assert!(fast <= 1.05 && slow >= 0.95, "{fast} to {slow}: {told}");
+    // How many of the first crowd are on their way before the first refusal is back is the machine's
+    // matter.
+    assert!(few <= 0.1 && many >= -0.1, "{few} to {many}: {told}");
 }

@@ -23,6 +23,8 @@ fn attempt(n: u8, status: Option<u16>, class: &str, ms: f64) -> AttemptView {
         sent: "answered".to_owned(),
         ms,
         hint: None,
+        bucket: None,
+        quota: None,
     }
 }
 
@@ -38,8 +40,16 @@ fn recovered() -> ExchangeView {
         hint: Some(hint),
         ..attempt(1, Some(429), "throttled", 12.0)
     };
+    let quota = QuotaToldView {
+        name: None,
+        limit: Some(100),
+        remaining: 12,
+        reset_ms: Some(8_000.0),
+        window_ms: None,
+    };
     let second = AttemptView {
         waited_ms: waited(&[("cooldown", 30_400.0)]),
+        quota: Some(quota),
         ..attempt(2, Some(200), "ok", 212.0)
     };
     ExchangeView {
@@ -50,6 +60,7 @@ fn recovered() -> ExchangeView {
         route: Some("default".to_owned()),
         method: "GET".to_owned(),
         path: "/tickets/42".to_owned(),
+        credential: Some("2f3a9c".to_owned()),
         keys: vec!["ingestion".to_owned()],
         flow: None,
         run: Some("nightly-7".to_owned()),
@@ -83,6 +94,18 @@ fn a_time_line_reads_at_a_glance_and_is_the_one_in_the_readme() {
     assert_eq!(plain.trim_end(), shown.split("\n```").next().unwrap(), "{plain}");
     assert!(drawn.contains("\u{1b}[31mattempt 1: 429"), "a refusal is red");
     assert!(drawn.contains("\u{1b}[32mattempt 2: 200"), "an answer is green");
+}
+
+#[test]
+fn what_an_answer_said_of_a_quota_is_told_as_far_as_it_said_it() {
+    let said = |bucket, name: Option<&str>, limit, reset_ms| {
+        let name = name.map(str::to_owned);
+        told(bucket, &QuotaToldView { name, limit, remaining: 3, reset_ms, window_ms: None })
+    };
+    assert_eq!(said(None, None, None, None), "; quota said 3 left");
+    let all = said(Some("search"), Some("minute"), Some(30), Some(90.0));
+    assert_eq!(all, "; quota search minute said 3 of 30 left, renewed in 90 ms");
+    assert_eq!(said(Some("\u{1b}[2J"), None, None, None), "; quota \u{fffd}[2J said 3 left");
 }
 
 #[test]

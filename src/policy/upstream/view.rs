@@ -227,10 +227,15 @@ fn cooldown(now: MonoTime, scope_name: String, scope: &Scope) -> Option<Cooldown
     })
 }
 
-/// A few digits of a salted hash: enough to tell two apart, useless to guess either.
+/// The name of the scope of a credential.
 pub fn credential_name(credential: CredentialId) -> String {
     if UpstreamPolicy::is_anonymous(credential) {
         return "without a credential".to_owned();
     }
-    format!("credential {:06x}", credential.0 >> 40)
+    format!("credential {}", credential_digits(credential))
+}
+
+/// A few digits of a salted hash: enough to tell two apart, useless to guess either.
+pub fn credential_digits(credential: CredentialId) -> String {
+    format!("{:06x}", credential.0 >> 40)
 }

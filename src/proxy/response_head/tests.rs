@@ -21,6 +21,7 @@ pub(crate) fn story(attempts: &[(Class, Option<u16>)]) -> Story {
         sent_after: Duration::ZERO,
         took: Duration::from_micros(12_900),
         hint: None,
+        told: Default::default(),
         waited: Waits::default(),
     };
     Story {

@@ -104,6 +104,49 @@ fn a_newer_forbears_file_is_left_alone() {
     assert_eq!(version, 99);
 }
 
+/// A file as version 1 left it, with an exchange and its attempt.
+fn of_version_1(path: &Path) {
+    let old = Connection::open(path).unwrap();
+    old.execute_batch(&format!("PRAGMA application_id = {}", file::APPLICATION_ID)).unwrap();
+    old.execute_batch(include_str!("../schema_1.sql")).unwrap();
+    old.execute_batch(
+        "PRAGMA user_version = 1;
+         INSERT INTO meta VALUES ('salt', '0000000000000000000000000000002a');
+         INSERT INTO state VALUES ('api', 'cooldown', 'upstream', 'https://a.example', 1, 2, '{}', 1, NULL, NULL);
+         INSERT INTO event VALUES (1, 1768471200000, 'breaker', 'api', NULL, 'opened');
+         INSERT INTO exchange VALUES (7, '01KF0HJ0800000000000000000', 1768471200000, 52.5, 'api', 'default', 'GET',
+             '/items', NULL, NULL, 'nightly-7', 200, 'ok', 'pass', NULL, 1, 0, 0, 0, 0, 0, 50, 2, 0.5, NULL, NULL,
+             NULL, 0, 12, 1);
+         INSERT INTO attempt VALUES (7, 1, 200, 'ok', NULL, 'answered', 50, NULL, NULL, NULL, 0, 0, 0, 0, 0);",
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_file_of_version_1_is_migrated_with_all_that_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    of_version_1(&path);
+    let said = file::open_to_read(&path).unwrap_err();
+    assert!(said.contains("version 1") && said.contains("start this one on it once"), "{said}");
+
+    let (store, metrics) = open(&settings(&path));
+    assert_eq!(store.salt(), 42);
+    assert_eq!(store.saved().len(), 1);
+    let kept = last(store.ledger()).pop().unwrap();
+    assert_eq!((kept.path.as_str(), kept.took_ms, kept.credential), ("/items", 52.5, None));
+    assert_eq!((kept.attempts[0].ms, &kept.attempts[0].quota), (50.0, &None));
+    let new = one_after(&store, recovered(1, "github"));
+    assert_eq!(new.attempts[1].quota.as_ref().unwrap().remaining, 12);
+    assert!(store.close(DEADLINE));
+
+    assert_eq!(
+        (count(&path, "exchange"), count(&path, "attempt"), count(&path, "event")),
+        (2, 3, 1)
+    );
+    assert_eq!(metrics.moved_aside.get(), 0);
+}
+
 #[test]
 fn a_broken_file_is_moved_aside_and_a_new_one_begun() {
     for (from, until) in [(0, 100), (100, 16_384)] {

@@ -9,7 +9,7 @@ use super::*;
 const README: &str = include_str!("../../../README.md");
 
 /// What they answer about the exchanges and the state below, in their order.
-const ANSWERS: [&str; 10] = [
+const ANSWERS: [&str; 11] = [
     "\
 request_id|upstream|seconds|waited_seconds|attempts|decision
 01KF0HJ26G00000000000001YG|github|33.83|33.6|2|retried
@@ -31,6 +31,9 @@ github|route default|2026-01-15T10:00:03.212Z|2026-01-15T10:00:33.512Z|retry-aft
     "\
 upstream|scope|bucket|name|limit|remaining|reset_at
 github|route default|||5000|4321|2026-01-15T11:00:00.000Z",
+    "\
+upstream|credential|bucket|quota_name|limit|least_left
+github|2f3a9c|search|minute|100|12",
     "\
 request_id|upstream|attempts|backoff_seconds|retry_at
 01KF0HJ26G00000000000001YG|github|2|30.4|
@@ -59,7 +62,7 @@ jira|breaker_open|3|The breaker is open.",
 ];
 
 fn questions() -> Vec<&'static str> {
-    let chapter = README.split("### Ten questions\n").nth(1).unwrap();
+    let chapter = README.split("### Eleven questions\n").nth(1).unwrap();
     let chapter = chapter.split("\n## ").next().unwrap();
     chapter.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
@@ -137,13 +140,13 @@ fn answer(connection: &rusqlite::Connection, sql: &str) -> String {
 }
 
 #[test]
-fn the_ten_questions_of_the_readme_have_these_answers() {
+fn the_questions_of_the_readme_have_these_answers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
     filled(&path);
     let connection = open_to_read(&path).unwrap();
     let questions = questions();
-    assert_eq!(questions.len(), 10);
+    assert_eq!(questions.len(), ANSWERS.len());
     for (question, expected) in questions.into_iter().zip(ANSWERS) {
         assert_eq!(answer(&connection, question), expected, "{question}");
     }

@@ -211,6 +211,7 @@ fn story(upstream: &str, status: u16) -> Story {
             sent_after: Duration::ZERO,
             took: Duration::from_millis(20),
             hint: None,
+            told: Default::default(),
             waited: Waits::default(),
         }],
         waited: Waits::default(),

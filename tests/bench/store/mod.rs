@@ -108,6 +108,7 @@ fn story(n: u64) -> Story {
             sent_after: Duration::ZERO,
             took: Duration::from_micros(87_654),
             hint: None,
+            told: Default::default(),
             waited,
         }],
         waited,
