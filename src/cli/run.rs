@@ -21,7 +21,7 @@ use crate::config::watch::Watch;
 use crate::config::{self, Loaded};
 use crate::serve::ListenerId;
 use crate::serve::worker::raise_open_files;
-use crate::sidecar::{Sidecar, StartError, WATCH_INTERVAL};
+use crate::sidecar::{Idle, Sidecar, StartError, WATCH_INTERVAL};
 use crate::telemetry::log::{self, LogTo};
 use crate::telemetry::metrics::Metrics;
 
@@ -137,6 +137,7 @@ fn announce(sidecar: &Sidecar, out: &mut impl Write) -> std::io::Result<()> {
 async fn until_ended(sidecar: &Sidecar, mut watch: Watch, signals: &mut Signals) -> &'static str {
     let mut looks = interval(WATCH_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut idle = Idle::begin(sidecar.control());
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return "SIGTERM",
@@ -147,6 +148,9 @@ async fn until_ended(sidecar: &Sidecar, mut watch: Watch, signals: &mut Signals)
             _ = looks.tick() => {
                 if watch.changed() {
                     reload(sidecar);
+                }
+                if idle.is_over(sidecar.control()) {
+                    return "no exchange for as long as proxy.idle_exit allows";
                 }
             }
         }

@@ -93,6 +93,8 @@ mod ledger;
 mod reload;
 /// A command behind forbear.
 mod run_command;
+/// An end by itself, and a last word to Prometheus.
+mod short_jobs;
 /// Spans, and the collector that they go to.
 #[cfg(feature = "otlp")]
 mod traces;
