@@ -31,7 +31,7 @@ pub(super) async fn run(settings: &PushSettings, text: String) {
 
 async fn put(settings: &PushSettings, text: String) -> Result<(), String> {
     let PushSettings { origin, path, instance, headers } = settings;
-    let target = Target::new(origin, &TlsConfig::default(), PUSH_TIME_MAX);
+    let target = Target::new(origin, &TlsConfig::default(), 2 * PUSH_TIME_MAX);
     let target = Arc::new(target.map_err(|error| error.to_string())?);
     let path = if *instance { format!("{path}/instance/{}", machine()) } else { path.clone() };
     let report = Report {
@@ -41,7 +41,8 @@ async fn put(settings: &PushSettings, text: String) -> Result<(), String> {
         headers,
         content_type: scrape::CONTENT_TYPE,
         body: text.into(),
-        time_max: PUSH_TIME_MAX,
+        // Only the whole is bounded, so that whoever reads the log finds one reason for being late.
+        time_max: 2 * PUSH_TIME_MAX,
     };
     let answer = report.send(&target).await.map_err(|error| match error {
         NotSent::Illegal(what) => what.to_owned(),
