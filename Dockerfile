@@ -4,8 +4,13 @@
 #   docker build -t forbear --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker run --rm --read-only --cap-drop=all -v "$PWD/config.toml:/etc/forbear/config.toml:ro" forbear
 #
-# Both bases can be replaced, by those of a mirror or, as a release should, by their digests
-# (`--build-arg RUNTIME_IMAGE=gcr.io/distroless/cc-debian12@sha256:…`). They must have the same libc.
+# Both bases can be replaced, by those of a mirror or by their digests; they must have the same libc. A tag
+# moves, so a release looks the digests up on the day that it is made, and keeps them with its notes:
+#
+#   pin() { echo "${1%:*}@$(docker buildx imagetools inspect "$1" --format '{{.Manifest.Digest}}')"; }
+#   docker build -t forbear --build-arg BUILD_IMAGE="$(pin rust:1.95.0-slim-bookworm)" \
+#     --build-arg RUNTIME_IMAGE="$(pin gcr.io/distroless/cc-debian12:nonroot)" .
+#
 # deploy/image.sh builds and tries the image on a machine without a container engine.
 ARG BUILD_IMAGE=rust:1.95.0-slim-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
@@ -18,10 +23,12 @@ COPY src src
 # Shown by `forbear_build_info`, so that a dashboard can tell which build runs where.
 ARG REVISION=unknown
 # The default features have `otlp`, which lets `[tracing]` export traces. The caches outlive a build,
-# so the binary is copied out of them.
+# so the binary is copied out of them. Packed relocations are 8 KB where there were 400, all read at start;
+# the libc must be 2.36 or newer, as in Debian 12, so that they are asked for here and not in general.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    CARGO_NET_RETRY=10 FORBEAR_REVISION="${REVISION}" cargo build --release --locked --bin forbear \
+    CARGO_NET_RETRY=10 FORBEAR_REVISION="${REVISION}" \
+    RUSTFLAGS="-C link-arg=-Wl,-z,pack-relative-relocs" cargo build --release --locked --bin forbear \
     && cp target/release/forbear /forbear \
     && mkdir /state
 

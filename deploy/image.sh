@@ -105,19 +105,22 @@ look_inside() {
   [[ $user == 65532:65532 ]] || fail "the image is not for a user without rights"
 }
 
-# As restricted as the pod security standard of that name asks for.
-try() {
-  local began code=0
-  printf '[upstreams.api]\nurl = "http://127.0.0.1:9"\n' >"$scratch/config.toml"
-  chmod 0755 "$scratch"
-  began="$(now)"
+# contain NAME ARGUMENTS...: runs the image, as restricted as the pod security standard of that name asks for.
+contain() {
+  local name=$1
+  shift
   # Limits on files and processes are set because not every root may raise them.
   pod run --rm --name "$name" --network=host --cgroups=disabled --no-healthcheck --read-only \
     --ulimit nofile=20000:20000 --ulimit nproc=20000:20000 \
     --cap-drop=all --security-opt=no-new-privileges --user 65532:65532 \
     --tmpfs /var/lib/forbear:mode=1777 \
-    --volume "$scratch/config.toml:/etc/forbear/config.toml:ro" "$image" \
-    >"$scratch/log" 2>&1 &
+    --volume "$scratch/config.toml:/etc/forbear/config.toml:ro" "$image" "$@"
+}
+
+serve() {
+  local began code=0 id
+  began="$(now)"
+  contain "$name" >"$scratch/log" 2>&1 &
   local running=$!
   until grep -q '^ready$' "$scratch/log"; do
     kill -0 "$running" 2>/dev/null || fail "it did not start: $(cat "$scratch/log")"
@@ -127,6 +130,9 @@ try() {
   printf 'health '
   pod exec "$name" /usr/local/bin/forbear health --ready
   if pod exec "$name" /bin/sh -c true 2>/dev/null; then fail "a shell could be started"; fi
+  id="$(pod inspect --format '{{.State.Pid}}' "$name")"
+  printf 'memory %s kB resident, of that %s kB its own\n' \
+    "$(awk '/^VmRSS/ {print $2}' "/proc/$id/status")" "$(awk '/^RssAnon/ {print $2}' "/proc/$id/status")"
   began="$(now)"
   pod stop --time 30 "$name" >/dev/null
   wait "$running" || code=$?
@@ -134,6 +140,18 @@ try() {
   [[ $code -eq 0 ]] || fail "it did not end in good order: $(tail -n 5 "$scratch/log")"
 }
 
+# As the first process of the container, with a command beside it: the only program there is.
+wrap() {
+  local code=0
+  contain "$name-run" run -c /etc/forbear/config.toml -- /usr/local/bin/forbear health --ready \
+    >"$scratch/out" 2>"$scratch/log" || code=$?
+  printf 'run    a command said %s and ended with %s\n' "$(<"$scratch/out")" "$code"
+  [[ $code -eq 0 ]] || fail "the command did not see forbear: $(cat "$scratch/log")"
+}
+
+printf '[upstreams.api]\nurl = "http://127.0.0.1:9"\n' >"$scratch/config.toml"
+chmod 0755 "$scratch"
 build
 look_inside
-try
+serve
+wrap

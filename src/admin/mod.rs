@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::telemetry::scrape;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -48,8 +49,6 @@ use problem::Problem;
 const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Until the head of an answer; a reload reads files and resolves names, everything else is quick.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The text format of Prometheus.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// One scrape is written at a time, however many ask and on whichever listener: that bounds the
 /// threads and the processor time that scrapers can take from the traffic.
 static SCRAPES: Semaphore = Semaphore::const_new(1);
@@ -117,7 +116,7 @@ async fn metrics(State(backend): State<Shared>) -> Result<Response, Problem> {
         text
     };
     let text = tokio::task::spawn_blocking(scrape).await.map_err(|_| Problem::internal())?;
-    Ok(([(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE))], text).into_response())
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(scrape::CONTENT_TYPE))], text).into_response())
 }
 
 async fn not_found(request: Request) -> Problem {

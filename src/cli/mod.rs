@@ -13,6 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod run;
 
+mod command;
+
 pub mod demo;
 
 pub mod check;
@@ -46,6 +48,7 @@ pub const EXIT_USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(args),
+        Command::Beside { parent, command } => command::become_command(parent, &command),
         Command::Demo { exit } => demo::demo(exit),
         Command::Check(args) => check::check(&args.config, args.effective, args.json),
         Command::Schema => check::schema(),
@@ -120,6 +123,15 @@ Examples:
   forbear run -c config.toml
   forbear run -c config.toml -- python etl.py     FORBEAR_URL is set for it; its exit code is ours")]
     Run(RunArgs),
+    /// Become the command of `forbear run -- CMD`, which is how that starts it
+    #[command(name = command::BESIDE, hide = true)]
+    Beside {
+        /// The forbear that serves it
+        parent: i32,
+        /// The command
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
     /// Show what forbear does: a rate-limited fake API with an outage, and a job that survives it
     #[command(after_help = "Example:\n  forbear demo --exit     end with the summary")]
     Demo {

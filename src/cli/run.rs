@@ -6,22 +6,21 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use rustix::process::{Pid, Signal as Sig, getpgrp, kill_process};
-use tokio::process::{Child, Command};
+use rustix::process::{Signal as Sig, getpgrp};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::command::Wrapped;
 use super::{EXIT_USAGE, RunArgs, complain};
 use crate::config::watch::Watch;
 use crate::config::{self, Loaded};
 use crate::serve::ListenerId;
 use crate::serve::worker::raise_open_files;
-use crate::sidecar::{Sidecar, StartError, WATCH_INTERVAL};
+use crate::sidecar::{Idle, Sidecar, StartError, WATCH_INTERVAL};
 use crate::telemetry::log::{self, LogTo};
 use crate::telemetry::metrics::Metrics;
 
@@ -92,29 +91,19 @@ async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<Ex
         LogTo::Stderr => announce(&sidecar, &mut std::io::stderr().lock())?,
     }
 
-    let child = match command.split_first() {
-        Some((program, arguments)) => Some(start_child(program, arguments, &sidecar)?),
-        None => None,
-    };
-    let code = match child {
-        Some(child) => with_child(child, &sidecar, watch, &mut signals).await?,
-        None => {
-            let why = until_ended(&sidecar, watch, &mut signals).await;
-            tracing::info!(why, "ending");
-            ExitCode::SUCCESS
-        }
+    let code = if command.is_empty() {
+        let why = until_ended(&sidecar, watch, &mut signals).await;
+        tracing::info!(why, "ending");
+        ExitCode::SUCCESS
+    } else {
+        let url = sidecar.proxy_address().map(|address| format!("http://{address}"));
+        let command = Wrapped::start(&command, &url.unwrap_or_default())?;
+        with_command(command, &sidecar, watch, &mut signals).await?
     };
     sidecar.drain(signals.end()).await;
     tracing::info!("ended");
     drop(guard);
     Ok(code)
-}
-
-/// Whether the kernel may give 2 MiB where 4 KiB were touched. It may not: idle, that would be half
-/// of all memory. The allocator sees to it from the start; a child inherits it, and may want them.
-fn large_pages(allowed: bool) {
-    // Where it is forbidden, forbear is larger and otherwise the same.
-    let _ = rustix::thread::disable_transparent_huge_pages(!allowed);
 }
 
 /// One line per listener with the address really bound, then `ready`.
@@ -137,6 +126,7 @@ fn announce(sidecar: &Sidecar, out: &mut impl Write) -> std::io::Result<()> {
 async fn until_ended(sidecar: &Sidecar, mut watch: Watch, signals: &mut Signals) -> &'static str {
     let mut looks = interval(WATCH_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut idle = Idle::begin(sidecar.control());
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return "SIGTERM",
@@ -147,6 +137,9 @@ async fn until_ended(sidecar: &Sidecar, mut watch: Watch, signals: &mut Signals)
             _ = looks.tick() => {
                 if watch.changed() {
                     reload(sidecar);
+                }
+                if idle.is_over(sidecar.control()) {
+                    return "no exchange for as long as proxy.idle_exit allows";
                 }
             }
         }
@@ -165,55 +158,28 @@ fn follow(sidecar: &Sidecar, watch: &mut Watch) {
     watch.follow(&loaded);
 }
 
-fn start_child(
-    program: &OsString,
-    arguments: &[OsString],
-    sidecar: &Sidecar,
-) -> Result<Child, Failure> {
-    let url = sidecar.proxy_address().map(|address| format!("http://{address}"));
-    large_pages(true);
-    let child = Command::new(program)
-        .args(arguments)
-        .env("FORBEAR_URL", url.unwrap_or_default())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| {
-            let program = program.to_string_lossy();
-            Failure::Setup(format!("`{program}` cannot be started: {error}"))
-        });
-    large_pages(false);
-    child
-}
-
 /// Serves for one command: its signals are ours, and its exit code, too.
-async fn with_child(
-    mut child: Child,
+async fn with_command(
+    mut command: Wrapped,
     sidecar: &Sidecar,
     mut watch: Watch,
     signals: &mut Signals,
 ) -> Result<ExitCode, Failure> {
-    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let forward = |sig: Sig| {
-        if let Some(id) = id {
-            // It may have ended in this moment; waiting for it tells.
-            let _ = kill_process(id, sig);
-        }
-    };
     let mut looks = interval(WATCH_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            status = child.wait() => return Ok(code_of(status?)),
-            _ = signals.terminate.recv() => forward(Sig::TERM),
+            code = command.ended() => return Ok(code?),
+            _ = signals.terminate.recv() => command.tell(Sig::TERM),
             // A terminal sends Ctrl-C to the whole group in its foreground: the command has it already.
-            _ = signals.interrupt.recv() => if !is_in_foreground() { forward(Sig::INT) },
+            _ = signals.interrupt.recv() => if !is_in_foreground() { command.tell(Sig::INT) },
             _ = signals.hangup.recv() => {
-                forward(Sig::HUP);
+                command.tell(Sig::HUP);
                 reload(sidecar);
             }
-            _ = signals.user1.recv() => forward(Sig::USR1),
-            _ = signals.user2.recv() => forward(Sig::USR2),
-            () = sidecar.control().asked_to_quit() => forward(Sig::TERM),
+            _ = signals.user1.recv() => command.tell(Sig::USR1),
+            _ = signals.user2.recv() => command.tell(Sig::USR2),
+            () = sidecar.control().asked_to_quit() => command.tell(Sig::TERM),
             () = sidecar.control().reloaded() => follow(sidecar, &mut watch),
             _ = looks.tick() => {
                 if watch.changed() {
@@ -227,12 +193,6 @@ async fn with_child(
 /// Whether this process and the command that it started are what a terminal shows at the moment.
 fn is_in_foreground() -> bool {
     rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == getpgrp())
-}
-
-/// As a shell would tell it: 128 and the signal's number for a command that was killed.
-fn code_of(status: ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
 struct Signals {

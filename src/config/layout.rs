@@ -9,8 +9,8 @@ use super::address::print_origin;
 use super::read::join;
 use super::secret::Secret;
 use super::settings::{
-    AdminSettings, CredentialConfig, LogSettings, ProxySettings, RouteConfig, Settings,
-    StateSettings, TlsConfig, TracingSettings, UpstreamConfig,
+    AdminSettings, CredentialConfig, LogSettings, ProxySettings, PushSettings, RouteConfig,
+    Settings, StateSettings, TlsConfig, TracingSettings, UpstreamConfig,
 };
 use super::units::{print_duration, print_size};
 use super::value::print_match;
@@ -47,6 +47,7 @@ impl Layout {
             proxy,
             admin,
             metrics_listen,
+            metrics_push,
             state,
             log,
             tracing,
@@ -60,6 +61,9 @@ impl Layout {
         layout.put("", "admin", "listen", listen.to_string());
         layout.put_secret("", "admin.token", token.as_ref());
         layout.put_listener("metrics", *metrics_listen);
+        if let Some(push) = metrics_push {
+            layout.push(push);
+        }
         let StateSettings { path, ledger_keep, ledger_rows_max, ledger_successes_per_second } =
             state;
         layout.put("", "state", "path", path.clone());
@@ -99,6 +103,7 @@ impl Layout {
             keep_alive_timeout,
             drain_timeout,
             drain_idle,
+            idle_exit,
         } = proxy;
         let listen: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
         self.put("", "proxy", "listen", listen.join(", "));
@@ -113,6 +118,16 @@ impl Layout {
         ] {
             self.put("", "proxy", name, print_duration(*duration));
         }
+        self.put("", "proxy", "idle_exit", or_not_set(idle_exit.map(print_duration)));
+    }
+
+    fn push(&mut self, push: &PushSettings) {
+        let PushSettings { origin, path, instance, headers } = push;
+        let table = self.table("metrics.push".into());
+        let url = format!("{}{path}", print_origin(origin));
+        self.put(&table, &table, "url", url);
+        self.put(&table, &table, "instance", instance.to_string());
+        self.fields(&table, headers);
     }
 
     fn tracing(&mut self, tracing: &TracingSettings) {
@@ -121,8 +136,12 @@ impl Layout {
         self.put(&table, &table, "endpoint", format!("{}{base_path}", print_origin(origin)));
         self.put(&table, &table, "service_name", service_name.clone());
         self.put(&table, &table, "sample", sample.to_string());
+        self.fields(&table, headers);
+    }
+
+    fn fields(&mut self, at: &str, headers: &[(String, Secret)]) {
         for (name, value) in headers {
-            let header = self.table(join("tracing.headers", name));
+            let header = self.table(join(&join(at, "headers"), name));
             self.put_secret(&header, &header, Some(value));
         }
     }

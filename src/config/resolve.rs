@@ -4,13 +4,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::address::Url;
 use super::problem::{Fault, Span};
 use super::read::Section;
 use super::scope::{FromValue, Resolver, Scope};
 use super::secret::Secret;
 use super::settings::{
-    AccessLog, AdminSettings, LogFormat, LogLevel, LogSettings, ProxySettings, Settings,
-    StateSettings, UpstreamConfig,
+    AccessLog, AdminSettings, LogFormat, LogLevel, LogSettings, ProxySettings, PushSettings,
+    Settings, StateSettings, UpstreamConfig,
 };
 use super::sources::Sources;
 use super::spec;
@@ -29,7 +30,7 @@ pub(super) fn resolve(
 ) -> Settings {
     let proxy = proxy(resolver, root);
     let admin = admin(resolver, root, sources);
-    let metrics_listen = metrics(resolver, root);
+    let (metrics_listen, metrics_push) = metrics(resolver, root, sources);
     let state = state(resolver, root);
     let log = log(resolver, root);
     let tracing = trace::resolve(resolver, root, sources);
@@ -54,7 +55,18 @@ pub(super) fn resolve(
     let mut watched_files = std::mem::take(&mut sources.watched);
     watched_files.sort();
     watched_files.dedup();
-    Settings { proxy, admin, metrics_listen, state, log, tracing, limits, upstreams, watched_files }
+    Settings {
+        proxy,
+        admin,
+        metrics_listen,
+        metrics_push,
+        state,
+        log,
+        tracing,
+        limits,
+        upstreams,
+        watched_files,
+    }
 }
 
 fn proxy(resolver: &mut Resolver<'_, '_>, root: &Section) -> ProxySettings {
@@ -77,6 +89,7 @@ fn proxy(resolver: &mut Resolver<'_, '_>, root: &Section) -> ProxySettings {
         keep_alive_timeout: resolver.value(&scope, "keep_alive_timeout"),
         drain_timeout: resolver.value(&scope, "drain_timeout"),
         drain_idle: resolver.value(&scope, "drain_idle"),
+        idle_exit: resolver.optional(&scope, "idle_exit"),
     }
 }
 
@@ -132,9 +145,39 @@ fn admin(
     AdminSettings { listen, token: token.map(|token| Secret::new(&token.secret)) }
 }
 
-fn metrics(resolver: &mut Resolver<'_, '_>, root: &Section) -> Option<SocketAddr> {
+fn metrics(
+    resolver: &mut Resolver<'_, '_>,
+    root: &Section,
+    sources: &mut Sources<'_>,
+) -> (Option<SocketAddr>, Option<PushSettings>) {
     let scope = Scope::top(root, "metrics");
-    scope.is_typed().then(|| first_address(resolver, &scope))
+    let push = scope.table("push");
+    let listens = scope.depth("listen").is_some();
+    if scope.is_typed() && !listens && !push.is_typed() {
+        let fix = "Where metrics and health are served. Write listen = \"0.0.0.0:9464\", or take the table out.";
+        let fault = Fault::new("it is missing and has no default", fix);
+        resolver.contradiction(&scope, "listen", fault);
+    }
+    let listen = listens.then(|| first_address(resolver, &scope));
+    let section = root.tables.get("metrics").and_then(|metrics| metrics.tables.get("push"));
+    (listen, section.and_then(|section| push_settings(resolver, &push, section, sources)))
+}
+
+fn push_settings(
+    resolver: &mut Resolver<'_, '_>,
+    scope: &Scope<'_>,
+    section: &Section,
+    sources: &mut Sources<'_>,
+) -> Option<PushSettings> {
+    let headers = sources.fields(resolver, Some(section));
+    let instance = resolver.value(scope, "instance");
+    let Url { origin, base_path: path } = resolver.optional(scope, "url")?;
+    if path.is_empty() {
+        let fix = "Put its path behind it, with a name for the job, as in \"http://pushgateway:9091/metrics/job/nightly\".";
+        let fault = Fault::new("it does not name the group that is replaced", fix);
+        resolver.contradiction(scope, "url", fault);
+    }
+    Some(PushSettings { origin, path, instance, headers })
 }
 
 /// The address of a listener that has one. After a problem it is some address on loopback.

@@ -130,8 +130,7 @@ impl Resolver<'_, '_> {
             None => "default".into(),
         };
         // Somebody may type the secret itself into what stands before it.
-        let holds_secret =
-            scope.path.ends_with(".credential") || scope.path.starts_with("tracing.headers.");
+        let holds_secret = scope.path.ends_with(".credential") || scope.path.contains(".headers.");
         let secret = holds_secret && name == "prefix";
         let shown = if secret { "***".into() } else { value.print() };
         self.effective.push(EffectiveValue { path: join(&scope.path, name), value: shown, origin });

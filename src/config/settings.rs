@@ -22,6 +22,8 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// The optional read-only metrics listener.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where what was counted is put at the end; `None` if nowhere.
+    pub metrics_push: Option<PushSettings>,
     /// Where state lives.
     pub state: StateSettings,
     /// What is logged, and how.
@@ -55,6 +57,8 @@ pub struct ProxySettings {
     pub drain_timeout: Duration,
     /// SIGTERM ends the process once nothing has been in flight for this long.
     pub drain_idle: Duration,
+    /// After this time without an exchange the process ends by itself; `None` for never.
+    pub idle_exit: Option<Duration>,
 }
 
 /// `[admin]`.
@@ -64,6 +68,19 @@ pub struct AdminSettings {
     pub listen: SocketAddr,
     /// Needed for mutating calls when set.
     pub token: Option<Secret>,
+}
+
+/// `[metrics.push]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushSettings {
+    /// Where something like a Pushgateway listens.
+    pub origin: Origin,
+    /// Names the group; begins with `/`, no final slash.
+    pub path: String,
+    /// Whether the group is one of this machine alone.
+    pub instance: bool,
+    /// Put on the request; names in lower case, values legal in a field.
+    pub headers: Vec<(String, Secret)>,
 }
 
 /// `[state]`.

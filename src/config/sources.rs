@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
 
-use super::kind::is_field_value_byte;
+use super::kind::{header_name, is_field_value_byte};
 use super::problem::Fault;
-use super::scope::{Resolver, Scope};
+use super::read::Section;
+use super::scope::{EffectiveValue, Resolver, Scope};
 use super::secret::Secret;
 use super::settings::CredentialConfig;
+use super::spec;
 
 /// Secrets and certificates are small; more is the wrong file. 1 MiB holds any bundle of roots.
 pub(super) const FILE_MAX: u64 = 1 << 20;
@@ -89,6 +91,28 @@ impl<'e> Sources<'e> {
             (Some(_), None) => self.secret_from_file(resolver, scope),
             (None, Some(_)) => self.secret_from_env(resolver, scope),
         }
+    }
+
+    /// The fields with secrets that the tables `headers.NAME` of a table ask for.
+    pub(super) fn fields(
+        &mut self,
+        resolver: &mut Resolver<'_, '_>,
+        table: Option<&Section>,
+    ) -> Vec<(String, Secret)> {
+        let sections = table.map_or(&[][..], |table| table.named("headers"));
+        let read = sections.iter().filter_map(|(name, section)| {
+            let scope = Scope::new(section, &[], spec::SECRET_HEADER);
+            let name = header_name(name).map_err(|fault| {
+                resolver.notes.problem(&scope.span, &scope.path, None, fault);
+            });
+            let prefix: String = resolver.value(&scope, "prefix");
+            let FoundSecret { secret, source, .. } = self.secret(resolver, &scope)?;
+            let origin = format!("{source}, {}", resolver.notes.place(&scope.span));
+            let path = scope.path;
+            resolver.effective.push(EffectiveValue { path, value: "***".into(), origin });
+            Some((name.ok()?, Secret::new(&format!("{prefix}{secret}"))))
+        });
+        read.collect()
     }
 
     /// A file that must be there, with at least one of what it is for, in PEM.

@@ -3,6 +3,7 @@
 
 mod meaning;
 mod messages;
+mod push;
 mod reference;
 mod tracing;
 

@@ -5,14 +5,11 @@
 //! all of its pods.
 
 use super::address::Url;
-use super::kind::header_name;
 use super::problem::Fault;
 use super::read::Section;
 use super::scope::{EffectiveValue, Resolver, Scope};
-use super::secret::Secret;
 use super::settings::TracingSettings;
-use super::sources::{FoundSecret, Sources};
-use super::spec;
+use super::sources::Sources;
 
 /// The collector's base address; OTLP over HTTP puts `/v1/traces` behind it.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -42,7 +39,7 @@ pub(super) fn resolve(
         Some(name) => name,
         None => resolver.value(&scope, "service_name"),
     };
-    let headers = headers(resolver, root, sources);
+    let headers = sources.fields(resolver, root.tables.get("tracing"));
     let sample = resolver.value(&scope, "sample");
     let Url { origin, base_path } = endpoint?;
     Some(TracingSettings { origin, base_path, headers, service_name, sample })
@@ -83,27 +80,4 @@ fn from_environment(
     let (path, origin) = (format!("{}.{name}", scope.path), format!("env {variable}"));
     resolver.effective.push(EffectiveValue { path, value, origin });
     Some(text)
-}
-
-fn headers(
-    resolver: &mut Resolver<'_, '_>,
-    root: &Section,
-    sources: &mut Sources<'_>,
-) -> Vec<(String, Secret)> {
-    let known = spec::find(spec::ROOT, "tracing").map_or(&[][..], spec::Setting::entries);
-    let known = spec::find(known, "headers").map_or(&[][..], spec::Setting::entries);
-    let sections = root.tables.get("tracing").map_or(&[][..], |table| table.named("headers"));
-    let read = sections.iter().filter_map(|(name, section)| {
-        let scope = Scope::new(section, &[], known);
-        let name = header_name(name).map_err(|fault| {
-            resolver.notes.problem(&scope.span, &scope.path, None, fault);
-        });
-        let prefix: String = resolver.value(&scope, "prefix");
-        let FoundSecret { secret, source, .. } = sources.secret(resolver, &scope)?;
-        let origin = format!("{source}, {}", resolver.notes.place(&scope.span));
-        let path = scope.path;
-        resolver.effective.push(EffectiveValue { path, value: "***".into(), origin });
-        Some((name.ok()?, Secret::new(&format!("{prefix}{secret}"))))
-    });
-    read.collect()
 }

@@ -20,6 +20,7 @@ use crate::serve::ListenerId;
 use crate::serve::shutdown::Load;
 use crate::store::read::{self, Answer, Question};
 use crate::telemetry::access::AccessLogger;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::names;
 use crate::telemetry::scrape;
 use crate::telemetry::view::{
@@ -34,7 +35,7 @@ pub struct Control {
     config: Option<PathBuf>,
     log: LogWriter,
     access: Arc<Access>,
-    load: Arc<Load>,
+    pub(super) load: Arc<Load>,
     listeners: Vec<(ListenerId, SocketAddr)>,
     draining: AtomicBool,
     quit: Notify,
@@ -95,6 +96,14 @@ impl Control {
     /// Exchanges begun since the start, to see whether there was one in between.
     pub fn exchanges_begun(&self) -> u64 {
         self.load.exchanges_begun()
+    }
+
+    /// What is counted, up to now.
+    pub(super) fn metrics<'g>(&self, gateway: &'g Gateway) -> &'g Metrics {
+        let metrics = &gateway.common.metrics;
+        let counted = metrics.accept_errors.get();
+        metrics.accept_errors.inc_by(self.load.accept_errors().saturating_sub(counted));
+        metrics
     }
 
     pub(super) fn begin_draining(&self) {
@@ -219,9 +228,7 @@ impl Backend for Control {
 
     fn scrape(&self) -> String {
         let gateway = self.gateway();
-        let metrics = &gateway.common.metrics;
-        let counted = metrics.accept_errors.get();
-        metrics.accept_errors.inc_by(self.load.accept_errors().saturating_sub(counted));
+        let metrics = self.metrics(&gateway);
         let listeners = self.listeners.iter().enumerate().map(|(at, (id, _))| {
             let name = match id {
                 ListenerId::Main(0) => "proxy".to_owned(),

@@ -17,12 +17,19 @@ use tokio::task::JoinSet;
 
 mod control;
 
+mod idle;
+
 mod memory;
+
+mod push;
+
+mod report;
 
 #[cfg(feature = "otlp")]
 mod traces;
 
 pub use self::control::{Control, WATCH_INTERVAL};
+pub use self::idle::Idle;
 
 use crate::admin;
 use crate::admin::auth::Access;
@@ -37,6 +44,7 @@ use crate::serve::{ListenerId, Timeouts};
 use crate::store::Store;
 use crate::telemetry::access::AccessLogger;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::scrape;
 use crate::telemetry::writer::LogWriter;
 
 /// What still waits is refused when this part of the drain time is left (5 s of the usual 25 s), so
@@ -233,7 +241,15 @@ impl Sidecar {
         }
         // Nobody listening any more is fine.
         let _ = self.ending.send(true);
-        while self.tasks.join_next().await.is_some() {}
+        let settled = async { while self.tasks.join_next().await.is_some() {} };
+        let pushed = async {
+            if let Some(push) = &settings.metrics_push {
+                let gateway = self.control.gateway();
+                push::run(push, scrape::counted(self.control.metrics(&gateway))).await;
+            }
+        };
+        // Side by side: each of the last words has a second, and there may be no more than two.
+        tokio::join!(settled, pushed);
         if !self.store.close(STORE_TIME_MAX) {
             tracing::warn!(
                 "the state file takes too long; what was told last may be missing in it"

@@ -5,22 +5,21 @@
 //! cannot be sent is dropped and counted, and the log tells of it once, not once per batch.
 //! <https://opentelemetry.io/docs/specs/otlp/#otlphttp>
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method, StatusCode};
 use prometheus::IntCounter;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::report::{NotSent, Report};
 use crate::config::settings::{Origin, TlsConfig, TracingSettings};
 use crate::gateway::Live;
 use crate::telemetry::trace::{BATCH_MAX, otlp};
-use crate::transport::{Replay, ReplayMemory, SendOptions, Source, Target, TargetError, send};
+use crate::transport::{Target, TargetError};
 
 /// Spans are collected for this long before they are sent.
 const COLLECT_TIME_MAX: Duration = Duration::from_secs(1);
@@ -33,8 +32,6 @@ const SENDS_MAX: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 /// A collector that asks for a longer pause than this loses the batch.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// An answer is read to its end up to this size, so that its connection can be used again.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The last batches get this long at the end of the process. A kubelet may grant two seconds.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -177,36 +174,32 @@ async fn attempt(
     target: &Arc<Target>,
     body: &Bytes,
 ) -> Result<(), Failed> {
-    let never = |why: &str| Failed { why: why.to_owned(), again: None };
-    let whole =
-        Replay::new(Source::Full(body.clone()), 0, Arc::new(ReplayMemory::new(0)), SEND_TIME_MAX);
-    let body = whole.attempt().ok_or_else(|| never("its body cannot be sent"))?;
-    let mut request = Request::new(body);
-    *request.method_mut() = Method::POST;
-    let path = format!("{}/v1/traces", settings.base_path);
-    *request.uri_mut() = Uri::try_from(path).map_err(|_| never("the endpoint is no address"))?;
-    *request.headers_mut() = fields(settings).ok_or_else(|| never("a field is not legal"))?;
-    let (head_timeout, idle_timeout) = (SEND_TIME_MAX, SEND_TIME_MAX);
-    let options = SendOptions { head_timeout, idle_timeout, fresh: false };
-    let response = send(target, request, options)
-        .await
-        .map_err(|error| Failed { why: error.detail, again: Some(Duration::ZERO) })?;
-    let (parts, body) = response.into_parts();
-    // What it says is of no use; only its end is.
-    let _ = timeout(SEND_TIME_MAX, pin!(Limited::new(body, ANSWER_BYTES_MAX).collect())).await;
-    if parts.status.is_success() {
+    let report = Report {
+        method: Method::POST,
+        origin: &settings.origin,
+        path: format!("{}/v1/traces", settings.base_path),
+        headers: &settings.headers,
+        content_type: "application/json",
+        body: body.clone(),
+        time_max: SEND_TIME_MAX,
+    };
+    let answer = report.send(target).await.map_err(|error| match error {
+        NotSent::Illegal(what) => Failed { why: what.to_owned(), again: None },
+        NotSent::Failed(why) => Failed { why, again: Some(Duration::ZERO) },
+    })?;
+    if answer.status.is_success() {
         return Ok(());
     }
-    let why = format!("the collector answered {}", parts.status);
+    let why = format!("the collector answered {}", answer.status);
     // The four that the specification names; all others would be answered the same again.
     let again = matches!(
-        parts.status,
+        answer.status,
         StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
     );
-    Err(Failed { why, again: again.then(|| asked_pause(&parts.headers)) })
+    Err(Failed { why, again: again.then(|| asked_pause(&answer.headers)) })
 }
 
 /// The wait that the collector asks for, in seconds; a date is as good as the longest one.
@@ -214,21 +207,4 @@ fn asked_pause(headers: &HeaderMap) -> Duration {
     let Some(field) = headers.get(RETRY_AFTER) else { return Duration::ZERO };
     let seconds = field.to_str().ok().and_then(|text| text.trim().parse().ok());
     seconds.map_or(Duration::MAX, Duration::from_secs)
-}
-
-fn fields(settings: &TracingSettings) -> Option<HeaderMap> {
-    let origin = &settings.origin;
-    let host =
-        if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
-    let mut fields = HeaderMap::new();
-    for (name, value) in &settings.headers {
-        let mut value = HeaderValue::from_str(value.reveal()).ok()?;
-        value.set_sensitive(true);
-        fields.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, value);
-    }
-    fields.insert(HOST, HeaderValue::try_from(format!("{host}:{}", origin.port)).ok()?);
-    fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let agent = concat!("forbear/", env!("CARGO_PKG_VERSION"));
-    fields.insert(USER_AGENT, HeaderValue::from_static(agent));
-    Some(fields)
 }

@@ -12,6 +12,9 @@ use super::metrics::{Metrics, unix_seconds};
 use super::names::{self, MetricDef};
 use crate::telemetry::view::{BreakerState, KeyView, ProcessView, QuotaView, UpstreamView};
 
+/// The type of that text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// About what an upstream with one route takes in the exposition, so that the text need not be copied
 /// as it grows.
 const BYTES_PER_UPSTREAM: usize = 20_000;
@@ -28,6 +31,17 @@ pub fn text(
     let gauges = process_gauges(process).chain(key_gauges(keys)).chain(upstream_gauges(upstreams));
     for family in metrics.families().chain(gauges) {
         exposition::write_family(&mut text, &family);
+    }
+    text
+}
+
+/// What was counted, without the gauges: what is worth keeping of a process that has ended.
+pub fn counted(metrics: &Metrics) -> String {
+    let mut text = String::with_capacity(BYTES_PER_UPSTREAM);
+    for family in metrics.families() {
+        if family.get_field_type() != MetricType::GAUGE {
+            exposition::write_family(&mut text, &family);
+        }
     }
     text
 }

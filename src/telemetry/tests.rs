@@ -178,9 +178,11 @@ fn settings(upstreams: Vec<UpstreamConfig>) -> Settings {
             keep_alive_timeout: ms(1),
             drain_timeout: ms(1),
             drain_idle: ms(1),
+            idle_exit: None,
         },
         admin: AdminSettings { listen, token: None },
         metrics_listen: None,
+        metrics_push: None,
         state: StateSettings {
             path: ":memory:".into(),
             ledger_keep: ms(1),

@@ -3,6 +3,7 @@
 //! The roots of the system and those of Mozilla are both trusted: a container image often has
 //! none of its own, and a company's own root is only known to the system.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -110,7 +111,12 @@ fn common_roots() -> &'static Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         // Single bad certificates in the system's store are common and no reason to fail.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let mut system = RootCertStore::empty();
+        system.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        // Most are the same, and those of Mozilla lie in the program and take no memory of their own.
+        let known: HashSet<_> = roots.roots.iter().cloned().collect();
+        roots.extend(system.roots.into_iter().filter(|root| !known.contains(root)));
+        roots.roots.shrink_to_fit();
         Arc::new(roots)
     })
 }

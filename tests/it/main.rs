@@ -100,6 +100,8 @@ mod reload;
 mod reload_state;
 /// A command behind forbear.
 mod run_command;
+/// An end by itself, and a last word to Prometheus.
+mod short_jobs;
 /// Spans, and the collector that they go to.
 #[cfg(feature = "otlp")]
 mod traces;

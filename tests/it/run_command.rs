@@ -1,9 +1,14 @@
 //! `forbear run -- CMD`: one command lives behind forbear, and forbear ends as it ends.
 
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::support::binary::{Binary, err, folder_with, forbear, out};
 use crate::support::forbear::with_free_ports;
@@ -91,6 +96,120 @@ async fn no_process_is_left_behind() {
     binary.signal(Signal::TERM);
     assert_eq!(binary.ended().await.code(), Some(143));
     assert!(!lives(id), "{id} is still there");
+}
+
+#[tokio::test]
+async fn a_forbear_that_is_killed_takes_the_command_with_it() {
+    let mut binary =
+        start("trap 'echo told; exit 0' TERM; echo child $$; while :; do sleep 0.05; done").await;
+    binary.until_printed("its id", |line| line.starts_with("child ")).await;
+    let lines = binary.lines();
+    let id = lines.iter().find_map(|line| line.strip_prefix("child ")).unwrap();
+    binary.signal(Signal::KILL);
+    assert_eq!(binary.ended().await.signal(), Some(9));
+    binary.until_printed("that it was told", |line| line == "told").await;
+    for _ in 0..1_000 {
+        if !lives(id) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{id} is still there");
+}
+
+/// Waits for SIGINT and tells each one, with who sent it; ends on SIGUSR1, with their number and 40.
+/// It waits for signals as such, so that no two of them become one, and for no longer than 20 s.
+const COUNTS: &str = "
+import signal
+watched = {signal.SIGINT, signal.SIGUSR1}
+signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+signal.alarm(20)
+print('waiting', flush=True)
+count = 0
+while (info := signal.sigwaitinfo(watched)).si_signo == signal.SIGINT:
+    count += 1
+    print('told', count, 'code', info.si_code, flush=True)
+raise SystemExit(40 + count)
+";
+
+#[test]
+fn a_terminals_interrupt_reaches_the_command_exactly_once() {
+    let has = |tool: &str| Command::new(tool).arg("--version").output().is_ok();
+    if !has("python3") || !has("setsid") {
+        eprintln!("skipped: needs python3 and setsid");
+        return;
+    }
+    let (folder, file) = folder_with(&with_free_ports(SMALL));
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = || OpenOptions::new().read(true).write(true).open(&name).unwrap();
+    // The terminal's only session, so that Ctrl-C goes to all of its foreground: forbear and the command.
+    let mut child = Command::new("setsid")
+        .args(["--ctty", env!("CARGO_BIN_EXE_forbear"), "run", "-c"])
+        .arg(&file)
+        .args(["--", "python3", "-c", COUNTS])
+        .current_dir(folder.path())
+        .stdin(Stdio::from(terminal()))
+        .stdout(Stdio::from(terminal()))
+        .stderr(Stdio::from(terminal()))
+        .spawn()
+        .unwrap();
+    let mut master = File::from(master);
+    let mut lines = BufReader::new(master.try_clone().unwrap()).lines();
+    let mut until = |what: &str| {
+        let mut told = Vec::new();
+        for line in lines.by_ref().map_while(Result::ok) {
+            if line.contains(what) {
+                return line;
+            }
+            told.push(line);
+        }
+        panic!("no {what} in:\n{}", told.join("\n"));
+    };
+    until("waiting");
+    for count in 1..=3 {
+        master.write_all(b"\x03").unwrap();
+        let line = until("told");
+        assert!(line.contains(&format!("told {count} code 128")), "not from the terminal: {line}");
+    }
+    let id = Pid::from_child(&child);
+    kill_process(id, Signal::USR1).unwrap();
+    // Its last lines must be read, or it could not write them.
+    while lines.by_ref().next().is_some_and(|line| line.is_ok()) {}
+    assert_eq!(child.wait().unwrap().code(), Some(43), "three times, and no more");
+}
+
+/// `unshare` as it may make a namespace of processes here; `None` where it may not.
+fn unshare() -> Option<Vec<&'static str>> {
+    let own = vec!["--pid", "--fork", "--mount-proc", "--kill-child"];
+    let mapped = [vec!["--map-root-user"], own.clone()].concat();
+    let works = |arguments: &Vec<&str>| {
+        let tried = Command::new("unshare").args(arguments).arg("true").output();
+        tried.is_ok_and(|output| output.status.success())
+    };
+    [own, mapped].into_iter().find(works)
+}
+
+#[tokio::test]
+async fn as_the_first_process_it_buries_orphans_and_keeps_the_commands_code() {
+    let Some(unshare) = unshare() else {
+        eprintln!("skipped: no namespace of processes can be made here");
+        return;
+    };
+    // Its parent is gone at once, so that forbear inherits it; unburied, it would stay in /proc.
+    let script = "(sleep 0.2 & echo $! >orphan); id=$(cat orphan); ls -d /proc/$id >found
+        for n in $(seq 200); do [ -e /proc/$id ] || exit 7; sleep 0.05; done; exit 1";
+    let (folder, file) = folder_with(&with_free_ports(SMALL));
+    let mut command = tokio::process::Command::new("unshare");
+    command.args(unshare).arg(env!("CARGO_BIN_EXE_forbear")).args(["run", "-c"]).arg(&file);
+    command.args(["--", "sh", "-c", script]).current_dir(folder.path()).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(30), command.output()).await;
+    let output = output.expect("it ends").unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", err(&output));
+    let found = std::fs::read_to_string(folder.path().join("found")).unwrap();
+    assert!(found.starts_with("/proc/"), "there was no orphan: {found}");
 }
 
 #[tokio::test]

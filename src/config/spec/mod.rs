@@ -8,6 +8,7 @@ mod process;
 mod upstream;
 
 use super::kind::{Kind, NameRule};
+pub(super) use process::SECRET_HEADER;
 pub(super) use upstream::{ROUTE, UPSTREAM};
 
 /// One setting, or one table of them.
@@ -71,7 +72,7 @@ pub(super) const ROOT: &[Setting] = &[
     Setting::new(
         "metrics",
         Kind::Table(process::METRICS),
-        "An optional read-only listener: /metrics, /healthz, /readyz.",
+        "An optional read-only listener: /metrics, /healthz, /readyz; and a push at the end.",
     ),
     Setting::new("state", Kind::Table(process::STATE), "What outlives the process."),
     Setting::new("log", Kind::Table(process::LOG), "What is logged, and how."),

@@ -40,6 +40,11 @@ pub(super) const PROXY: &[Setting] = &[
         "A stop is complete once nothing was in flight for this long.",
     )
     .or("1s"),
+    Setting::new(
+        "idle_exit",
+        SPAN,
+        "forbear ends by itself after this time without an exchange; never if it is not set.",
+    ),
 ];
 
 pub(super) const ADMIN: &[Setting] = &[
@@ -62,12 +67,38 @@ const SECRET_FILE: Setting = Setting::new(
 const SECRET_ENV: Setting =
     Setting::new("env", Kind::Text, "The environment variable that holds the secret.");
 
-pub(super) const METRICS: &[Setting] = &[Setting::new(
-    "listen",
-    Kind::Address,
-    "Where metrics and health are served, usually on the pod's network.",
-)
-.required()];
+pub(super) const METRICS: &[Setting] = &[
+    Setting::new(
+        "listen",
+        Kind::Address,
+        "Where metrics and health are served, usually on the pod's network.",
+    ),
+    Setting::new(
+        "push",
+        Kind::Table(METRICS_PUSH),
+        "Sends what was counted once, at the end: for jobs too short to be scraped.",
+    ),
+];
+
+const METRICS_PUSH: &[Setting] = &[
+    Setting::new(
+        "url",
+        Kind::Url,
+        "Where it is put, path and grouping included: http://pushgateway:9091/metrics/job/nightly.",
+    )
+    .required(),
+    Setting::new(
+        "instance",
+        Kind::Flag,
+        "Whether /instance/ and this machine's name are put behind url, so that pods do not overwrite each other.",
+    )
+    .or("false"),
+    Setting::new(
+        "headers",
+        Kind::Named(NameRule::Plain, SECRET_HEADER),
+        "Fields with a secret that are put on the request, by their names in lower case.",
+    ),
+];
 
 pub(super) const STATE: &[Setting] = &[
     Setting::new(
@@ -141,12 +172,13 @@ pub(super) const TRACING: &[Setting] = &[
     .or("1.0"),
     Setting::new(
         "headers",
-        Kind::Named(NameRule::Plain, TRACING_HEADER),
+        Kind::Named(NameRule::Plain, SECRET_HEADER),
         "Fields with a secret that are put on every export, by their names in lower case.",
     ),
 ];
 
-const TRACING_HEADER: &[Setting] = &[
+/// Of a field that forbear puts on requests of its own.
+pub(in crate::config) const SECRET_HEADER: &[Setting] = &[
     Setting::new("prefix", Kind::Prefix, "Stands before the secret, as \"Bearer \" does.").or(""),
     SECRET_FILE,
     SECRET_ENV,

@@ -105,7 +105,11 @@ fn every_declared_setting_stands_in_the_reference() {
 #[test]
 fn every_default_in_the_reference_is_the_one_in_force() {
     // Settings whose default is worth an example beside it.
-    let examples = ["upstreams.*.credential.prefix", "tracing.headers.*.prefix"];
+    let examples = [
+        "upstreams.*.credential.prefix",
+        "tracing.headers.*.prefix",
+        "metrics.push.headers.*.prefix",
+    ];
     let mut compared = 0;
     for (path, value) in reference_values() {
         let setting = setting_at(&path);
@@ -172,6 +176,7 @@ fn everything_in_force_is_listed_with_its_origin() {
     let text = text
         .replace("\"FORBEAR_ADMIN_TOKEN\"", "\"TOKEN\"")
         .replace("\"GITHUB_TOKEN\"", "\"TOKEN\"")
+        .replace("\"PUSHGATEWAY_TOKEN\"", "\"TOKEN\"")
         .replace("\"COLLECTOR_TOKEN\"", "\"TOKEN\"");
     let shared = text.find("[state.shared]").unwrap()..text.find("[log]").unwrap();
     let mut text = text;
@@ -199,6 +204,7 @@ fn everything_in_force_is_listed_with_its_origin() {
         "upstreams.*.credential.file",
         "admin.token.file",
         "tracing.headers.*.file",
+        "metrics.push.headers.*.file",
     ];
     for path in declared() {
         let excused =

@@ -16,6 +16,7 @@ fn settings(workers: usize, connections_max: usize) -> ProxySettings {
         keep_alive_timeout: TIMEOUTS.keep_alive,
         drain_timeout: Duration::from_secs(25),
         drain_idle: Duration::from_secs(1),
+        idle_exit: None,
     }
 }
 
