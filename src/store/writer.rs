@@ -297,13 +297,14 @@ impl Writer {
     /// Says that the wall clock was set, which shows in all times that are told. Spans do not depend
     /// on it, and no story becomes old by it.
     fn mind_clock(&mut self) {
-        let (now, expected) = (self.clock.anchor(), self.clocks.wall(self.clock.now()));
+        let now = self.clock.anchor();
+        let expected = self.clocks.wall(now.mono);
         self.clocks = now;
         let by_ms = now.wall.unix_ms.saturating_sub(expected.unix_ms);
         if Duration::from_millis(by_ms.unsigned_abs()) >= CLOCK_SET_MIN {
             self.ahead_ms = self.ahead_ms.saturating_add(by_ms);
             let by_s = by_ms / 1000;
-            tracing::warn!(by_s, "the wall clock was set; what is waited for does not change");
+            tracing::warn!(by_s, "the wall clock was set, or the machine slept; no wait changes");
         }
     }
 
