@@ -2,7 +2,10 @@
 # forbear as a small image: no shell, no package manager, not root, a root file system that is only read.
 #
 #   docker build -t forbear --build-arg REVISION="$(git rev-parse HEAD)" .
-#   docker run --rm --read-only --cap-drop=all -v "$PWD/config.toml:/etc/forbear/config.toml:ro" forbear
+#   docker run --rm --read-only --cap-drop=all --network=host -v forbear-state:/var/lib/forbear \
+#     -v "$PWD/config.toml:/etc/forbear/config.toml:ro" forbear
+#
+# On the host's network, since a configuration that says nothing else listens on loopback.
 #
 # Both bases can be replaced, by those of a mirror or by their digests; they must have the same libc. A tag
 # moves, so a release looks the digests up on the day that it is made, and keeps them with its notes:
