@@ -88,7 +88,7 @@ pub fn model(seen: &[Seen], start: WallTime) -> Inferred {
         seen.iter().filter(|it| it.word == Word::Good).map(|it| it.took).collect();
     times.sort_by(f64::total_cmp);
     let latency = span(times.get(times.len() / 2).copied().unwrap_or(0.0));
-    let mut model = Model::with_limits(Vec::new(), hints(seen), (latency, latency));
+    let mut model = Model::with_limits(&[], hints(seen), (latency, latency));
     let refusals = seen.iter().filter(is_refusal);
     model.refusals_took = refusals.map(|it| (moment(it.at), span(it.took))).collect();
     let mut said = limits(&mut model, seen, start);
