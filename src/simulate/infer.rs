@@ -18,6 +18,9 @@ mod evidence;
 
 mod limit;
 
+/// Credentials and buckets whose limits are looked for; the others have that of the first of them.
+const OWNERS_MAX: usize = 8;
+
 /// So many failures in a row, without a good answer between, are an outage.
 const OUTAGE_FAILURES: usize = 3;
 
@@ -88,7 +91,7 @@ pub fn model(seen: &[Seen], start: WallTime) -> Inferred {
         seen.iter().filter(|it| it.word == Word::Good).map(|it| it.took).collect();
     times.sort_by(f64::total_cmp);
     let latency = span(times.get(times.len() / 2).copied().unwrap_or(0.0));
-    let mut model = Model::with_limits(Vec::new(), hints(seen), (latency, latency));
+    let mut model = Model::with_limits(&[], hints(seen), (latency, latency));
     let refusals = seen.iter().filter(is_refusal);
     model.refusals_took = refusals.map(|it| (moment(it.at), span(it.took))).collect();
     let mut said = limits(&mut model, seen, start);
@@ -117,7 +120,9 @@ fn limits(model: &mut Model, seen: &[Seen], start: WallTime) -> Vec<String> {
         owners.entry(&it.whose).or_default().push(it);
     }
     let several = owners.len() > 1;
-    let found = owners.into_iter().filter_map(|(whose, seen)| {
+    let mut busiest: Vec<_> = owners.into_iter().collect();
+    busiest.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.len()));
+    let found = busiest.into_iter().take(OWNERS_MAX).filter_map(|(whose, seen)| {
         let evidence = Evidence::of(seen.into_iter());
         Some((whose, evidence.best(start)?, evidence.witnesses()))
     });

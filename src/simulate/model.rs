@@ -135,15 +135,11 @@ pub struct Reply {
 impl Model {
     /// An API with this limit that answers within once to twice `latency`.
     pub fn new(limiter: Limiter, hints: Hints, latency: Duration) -> Self {
-        Self::with_limits(vec![limiter], hints, (latency, latency * 2))
+        Self::with_limits(&[limiter], hints, (latency, latency * 2))
     }
 
     /// An API with several limits at once.
-    pub fn with_limits(
-        limiters: Vec<Limiter>,
-        hints: Hints,
-        latency: (Duration, Duration),
-    ) -> Self {
+    pub fn with_limits(limiters: &[Limiter], hints: Hints, latency: (Duration, Duration)) -> Self {
         Self {
             latency,
             refusals_took: Vec::new(),
@@ -153,7 +149,7 @@ impl Model {
             statuses: Vec::new(),
             fields: QuotaFields::default(),
             hints,
-            counts: counts(&limiters),
+            counts: counts(limiters),
             each: None,
             own: HashMap::new(),
             in_flight: 0,

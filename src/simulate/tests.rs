@@ -121,6 +121,14 @@ fn a_window_is_inferred_from_its_refusals_with_its_size_and_length() {
     }
 }
 
+#[test]
+fn a_limit_is_found_however_many_go_before_it_is_met() {
+    let hour = Limiter::Fixed { max: 12_000, window: Duration::from_secs(3_600) };
+    let seen = history(hour, Hints::Seconds, 0.1, 8_000.0);
+    let inferred = model(&seen, WallTime { unix_ms: 0 });
+    assert!(inferred.said[0].starts_with("12000 per 3600s"), "{:?}", inferred.said);
+}
+
 /// The histories of several credentials as one, in order; each has an API's limit of its own, or all
 /// share one.
 fn of_two(limits: &[(&str, u32)], is_shared: bool) -> Vec<Seen> {

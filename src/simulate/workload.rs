@@ -237,7 +237,7 @@ pub fn world(
     let config = settings.upstreams.get(upstream).ok_or("there is no such upstream")?;
     let mut world = World::new(seed, &settings.limits, Counter::default());
     let latency = (work.latency / 2, work.latency * 3 / 2);
-    let mut model = Model::with_limits(api.limiters.clone(), api.hints, latency);
+    let mut model = Model::with_limits(&api.limiters, api.hints, latency);
     model.fields = api.fields.clone();
     if let Some((from, to)) = work.outage {
         model.outages.push((MonoTime::ZERO + from, MonoTime::ZERO + to, Outage::Error));

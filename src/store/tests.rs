@@ -192,9 +192,9 @@ fn one(ledger: &Ledger, story: &Story) -> ExchangeView {
 }
 
 /// The same, once it was told.
-fn one_after(store: &Store, story: Story) -> ExchangeView {
+fn one_after(store: &Store, story: &Story) -> ExchangeView {
     store.ledger().tell(&mut story.clone());
-    one(store.ledger(), &story)
+    one(store.ledger(), story)
 }
 
 fn last(ledger: &Ledger) -> Vec<ExchangeView> {
@@ -249,7 +249,7 @@ fn what_was_told_comes_back_with_attempts_waits_and_words() {
         (Some("minute"), Some(100), 12)
     );
     assert_eq!((quota.reset_ms, quota.window_ms), (Some(8_000.0), None));
-    assert_eq!(one_after(&store, plain(9, "github")).credential, None);
+    assert_eq!(one_after(&store, &plain(9, "github")).credential, None);
 }
 
 #[test]

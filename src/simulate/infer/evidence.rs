@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 
 use super::{Seen, Word};
 
-/// Attempts that candidates are held against: enough to tell limits apart, in a moment.
-const ATTEMPTS_MAX: usize = 10_000;
-/// Of them, refusals and answers that told of a quota, each.
+/// Refusals, and answers that told of a quota, that candidates are held against, each: enough to tell
+/// limits apart, in a moment.
 const WITNESSES_MAX: usize = 500;
+
+/// Attempts for which one row stands at most; more a second no limit lets through.
+const COPIES_MAX: u32 = 10_000;
 
 /// A request is on its way for so long at most, on a busy machine; not the API's time to work.
 pub(super) const WAY_MAX: f64 = 0.5;
@@ -95,7 +97,7 @@ pub(super) struct Gone {
 
 impl Evidence {
     pub(super) fn of<'a>(seen: impl Iterator<Item = &'a Seen>) -> Self {
-        let seen: Vec<&Seen> = seen.take(ATTEMPTS_MAX).collect();
+        let seen: Vec<&Seen> = seen.collect();
         let good = seen.iter().filter(|it| it.word == Word::Good);
         let mut took: Vec<f64> = good.map(|it| it.took).collect();
         took.sort_by(f64::total_cmp);
@@ -107,7 +109,7 @@ impl Evidence {
             let witness = Witness::of(it, works);
             match &it.word {
                 Word::Good => {
-                    for copy in 0..it.weight.min(10_000) {
+                    for copy in 0..it.weight.min(COPIES_MAX) {
                         let earlier = f64::from(copy) / f64::from(it.weight);
                         evidence.sent.push(it.at - earlier);
                         evidence.arrived.push(witness.to - earlier);
@@ -161,7 +163,7 @@ impl Evidence {
 }
 
 /// All of them, or as many as are looked at, evenly spread.
-pub(super) fn every(all: &[Witness]) -> impl Iterator<Item = &Witness> {
+pub(super) fn every<T>(all: &[T]) -> impl Iterator<Item = &T> {
     all.iter().step_by(all.len().div_ceil(WITNESSES_MAX).max(1))
 }
 

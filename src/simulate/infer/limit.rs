@@ -23,6 +23,9 @@ const PHASES: u32 = 100;
 /// … and those that the first refusals named, which are exact.
 const PHASES_NAMED_MAX: usize = 16;
 
+/// Windows that are looked at for more than there is.
+const WINDOWS_MAX: usize = 2_000;
+
 /// A simpler explanation is preferred unless another explains so much more.
 const MARGIN: f64 = 0.05;
 
@@ -83,14 +86,8 @@ impl Evidence {
     }
 
     /// What speaks for a limit, less what speaks against it. For each witness: how many had gone when
-    /// it came, and how well what it told fits.
-    fn score(
-        &self,
-        max: usize,
-        refused: &[(Gone, f64)],
-        told: &[(Gone, f64)],
-        (surely, likely): (usize, usize),
-    ) -> f64 {
+    /// it came, and how well what it told fits. `excess` is the share of what went beyond it.
+    fn score(&self, max: usize, refused: &[(Gone, f64)], told: &[(Gone, f64)], excess: f64) -> f64 {
         let explained = refused.iter().filter(|(gone, _)| is_full(gone.at_most, max));
         let explained: f64 = explained
             .map(|(gone, fits)| {
@@ -108,8 +105,7 @@ impl Evidence {
                 + (1.0 - fits) / 2.0
         });
         let wrong = said.sum::<f64>() / told.len().max(1) as f64;
-        let excess = surely as f64 + LIKELY * likely as f64;
-        explained - excess / self.sent.len().max(1) as f64 - wrong
+        explained - excess - wrong
     }
 
     fn sliding(&self, window: f64) -> Guess {
@@ -128,15 +124,14 @@ impl Evidence {
         };
         let refused: Vec<_> = every(&self.refused).map(look).collect();
         let told: Vec<_> = every(&self.told).map(look).collect();
-        // What surely had gone when another was let through.
-        let before = self.sent.iter().map(|at| {
-            below(&self.arrived, *at).saturating_sub(below(&self.sent, at + WAY_MAX - window))
+        // What had gone when another was let through, surely and likely.
+        let before = every(&self.sent).map(|at| {
+            let surely = below(&self.sent, at + WAY_MAX - window);
+            let surely = below(&self.arrived, *at).saturating_sub(surely);
+            (surely, below(&self.sent, *at) - below(&self.sent, at - window))
         });
-        let before: Vec<usize> = before.collect();
-        let likely =
-            self.sent.iter().map(|at| below(&self.sent, *at) - below(&self.sent, at - window));
-        let likely: Vec<usize> = likely.collect();
-        let most = before.iter().max().map_or(1, |most| most + 1);
+        let before: Vec<(usize, usize)> = before.collect();
+        let most = before.iter().map(|it| it.0 + 1).max().unwrap_or(1);
         let counts: Vec<Gone> = refused.iter().map(|it| it.0).collect();
         best_of(self.sizes(&counts, most).into_iter().map(|max| Guess {
             limiter: Limiter::Sliding {
@@ -144,8 +139,12 @@ impl Evidence {
                 window: Duration::from_secs_f64(window),
             },
             score: {
-                let over = |counts: &[usize]| counts.iter().filter(|count| **count >= max).count();
-                self.score(max, &refused, &told, (over(&before), over(&likely)))
+                let over = |(surely, likely): &(usize, usize)| {
+                    f64::from(u8::from(*surely >= max))
+                        + LIKELY * f64::from(u8::from(*likely >= max))
+                };
+                let excess = before.iter().map(over).sum::<f64>() / before.len().max(1) as f64;
+                self.score(max, &refused, &told, excess)
             },
         }))
     }
@@ -182,13 +181,16 @@ impl Evidence {
         };
         let refused: Vec<_> = every(&self.refused).map(look).collect();
         let told: Vec<_> = every(&self.told).map(look).collect();
-        let mut numbers: Vec<f64> = self.sent.iter().map(|at| number(*at)).collect();
-        numbers.dedup();
-        let all = numbers.into_iter().map(|number| {
+        // What went in each window, surely and likely; those in which nothing went are left out.
+        let mut next = 0;
+        let all = std::iter::from_fn(|| {
+            let number = number(*self.sent.get(next)?);
             let (old, until) = (below(&self.sent, begin(number)), begin(number + 1.0));
-            (below(&self.arrived, until).saturating_sub(old), below(&self.sent, until) - old)
+            // Where rounding says otherwise, it is the next window's.
+            next = below(&self.sent, until).max(next + 1);
+            Some((below(&self.arrived, until).saturating_sub(old), next - old))
         });
-        let all: Vec<(usize, usize)> = all.collect();
+        let all: Vec<(usize, usize)> = all.take(WINDOWS_MAX).collect();
         let most = all.iter().map(|(surely, _)| *surely).max().unwrap_or(1);
         let counts: Vec<Gone> = refused.iter().map(|it| it.0).collect();
         best_of(self.sizes(&counts, most).into_iter().map(|max| Guess {
@@ -198,10 +200,12 @@ impl Evidence {
                 phase: Duration::from_secs_f64(phase),
             },
             score: {
-                let over = |(surely, likely): (usize, usize), it: &(usize, usize)| {
-                    (surely + it.0.saturating_sub(max), likely + it.1.saturating_sub(max))
+                let over = |(surely, likely): &(usize, usize)| {
+                    surely.saturating_sub(max) as f64 + LIKELY * likely.saturating_sub(max) as f64
                 };
-                self.score(max, &refused, &told, all.iter().fold((0, 0), over))
+                let went: usize = all.iter().map(|it| it.1).sum();
+                let excess = all.iter().map(over).sum::<f64>() / went.max(1) as f64;
+                self.score(max, &refused, &told, excess)
             },
         }))
     }

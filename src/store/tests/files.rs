@@ -136,7 +136,7 @@ fn a_file_of_version_1_is_migrated_with_all_that_is_in_it() {
     let kept = last(store.ledger()).pop().unwrap();
     assert_eq!((kept.path.as_str(), kept.took_ms, kept.credential), ("/items", 52.5, None));
     assert_eq!((kept.attempts[0].ms, &kept.attempts[0].quota), (50.0, &None));
-    let new = one_after(&store, recovered(1, "github"));
+    let new = one_after(&store, &recovered(1, "github"));
     assert_eq!(new.attempts[1].quota.as_ref().unwrap().remaining, 12);
     assert!(store.close(DEADLINE));
 
