@@ -147,7 +147,9 @@ impl Line {
     /// The lane that is to be looked at next: the one whose turn comes first.
     pub fn next_ready(&mut self) -> Option<(TicketId, Needs)> {
         let early = self.early.first().map(|(_, lane_id)| *lane_id);
-        let first = early.or_else(|| Some(self.first_ready()?.lane))?;
+        // With one there is nobody to compare it with.
+        let first = early.or_else(|| self.ready.only());
+        let first = first.or_else(|| Some(self.first_ready()?.lane))?;
         let lane = self.lanes.get(&first)?;
         Some((lane.head()?, lane.needs.clone()))
     }

@@ -145,6 +145,12 @@ impl Order {
         self.lanes.iter().map(|(_, _, lane)| *lane)
     }
 
+    /// The only one of them.
+    pub(super) fn only(&self) -> Option<u32> {
+        let first = self.lanes.first().filter(|_| self.lanes.len() == 1)?;
+        Some(first.2)
+    }
+
     pub(super) fn has(&self, band: Band) -> bool {
         self.bands.have(band)
     }

@@ -87,8 +87,8 @@ impl Line {
     }
 
     pub(super) fn first_at(&mut self, place: Place) -> Option<First> {
-        let bands = self.bands_at(place);
         let at = self.parked.get_mut(&place)?;
+        let bands = at.lanes.bands().and(self.ready.bands());
         let none = Turns::default();
         let turns = self.turns.get(&place).unwrap_or(&none);
         at.lanes.first(&self.flows, turns, bands, self.now)
@@ -96,6 +96,9 @@ impl Line {
 
     /// Of those that are ready; all of them want turns in the house.
     pub(super) fn first_ready(&mut self) -> Option<First> {
+        if self.ready.is_empty() {
+            return None;
+        }
         let bands = self.bands_at(Place::House);
         let none = Turns::default();
         let turns = self.turns.get(&Place::House).unwrap_or(&none);
