@@ -268,7 +268,7 @@ async fn what_a_crowd_met_is_replayed_where_the_api_tells_of_its_limit() {
     // Long enough that a second more or less, by which a time rounded up to seconds may be wrong, is
     // no matter. In milliseconds, since what a refusal names in seconds may be half a window late.
     let (fields, waits) =
-        tokio::join!(crowd(Hints::RateLimitFields, 270), crowd(Hints::RetryAfterMs, 270));
+        tokio::join!(crowd(Hints::RateLimitFields, 270), crowd(Hints::RetryAfterMs, 150));
     for (binary, refused) in [fields, waits] {
         let (time, refusals, told) = replayed(&binary, refused, 1).await;
         assert!(told["notes"].to_string().contains("api: 20 per 2s"), "{told}");
