@@ -273,7 +273,8 @@ async fn what_a_crowd_met_is_replayed_where_the_api_tells_of_its_limit() {
         let (time, refusals, told) = replayed(&binary, refused, 1).await;
         assert!(told["notes"].to_string().contains("api: 20 per 2s"), "{told}");
         assert!((0.95..=1.05).contains(&time), "{time}: {told}");
-        assert!(refusals.abs() <= 0.05, "{refusals}: {told}");
+        // The first crowd, sixteen of 170, is refused as a whole or not: on a busy machine that is luck.
+        assert!(refusals.abs() <= 0.1, "{refusals}: {told}");
     }
 }
 
