@@ -35,15 +35,18 @@ pub(super) struct Wrapped {
 }
 
 impl Wrapped {
-    /// Starts it, with `FORBEAR_URL` set. Must be called on the main thread: the kernel takes the end
+    /// Starts it, with these in its environment. Must be called on the main thread: the kernel takes the end
     /// of the thread that starts a process for the death of the parent.
-    pub(super) fn start(command: &[OsString], url: &str) -> io::Result<Self> {
+    pub(super) fn start(
+        command: &[OsString],
+        environment: [(&str, String); 2],
+    ) -> io::Result<Self> {
         let ends = signal(SignalKind::child())?;
         let parent = getpid().as_raw_pid().to_string();
         let child = Command::new(MYSELF)
             .args([BESIDE, &parent, "--"])
             .args(command)
-            .env("FORBEAR_URL", url)
+            .envs(environment)
             .spawn()?;
         Ok(Self { id: Pid::from_child(&child), ends, is_first: getpid().is_init() })
     }

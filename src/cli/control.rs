@@ -11,6 +11,8 @@ use super::client::{Client, ClientError, segment};
 use super::{AdminArgs, BreakerAction, BreakerArgs, EXIT_USAGE, complain};
 use crate::admin::backend::ForcedState;
 
+/// A forbear that is alive answers within milliseconds, and whoever asks has a few seconds at most.
+const HEALTH_TIME_MAX: Duration = Duration::from_secs(3);
 /// Between two questions of `wait`. Start-up takes a few of these.
 const WAIT_STEP: Duration = Duration::from_millis(100);
 
@@ -88,7 +90,9 @@ pub async fn breaker(client: &Client, args: &BreakerArgs) -> Result<(), Failure>
 /// When it is not well, or not there.
 pub async fn health(client: &Client, ready: bool) -> Result<(), Failure> {
     let path = if ready { "/readyz" } else { "/healthz" };
-    let answer = client.ask(Method::GET, path, None).await?;
+    let asked = tokio::time::timeout(HEALTH_TIME_MAX, client.ask(Method::GET, path, None));
+    let late = |_| Failure::No(format!("forbear on {} says nothing", client.authority()));
+    let answer = asked.await.map_err(late)??;
     if answer.status != StatusCode::OK {
         let reason = reason(&answer.body);
         return Err(Failure::No(format!("forbear on {} is not {reason}", client.authority())));

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +27,12 @@ use crate::telemetry::metrics::Metrics;
 
 /// Serves until told to end.
 pub fn run(args: RunArgs) -> ExitCode {
+    if lacks_command(&args.command) {
+        complain(
+            "there is no command behind --; name one, or leave the -- out to serve until told to end",
+        );
+        return ExitCode::from(EXIT_USAGE);
+    }
     let loaded = match config::load(&args.config, &config::process_environment) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -96,14 +103,33 @@ async fn serve(loaded: Loaded, path: &Path, command: Vec<OsString>) -> Result<Ex
         tracing::info!(why, "ending");
         ExitCode::SUCCESS
     } else {
-        let url = sidecar.proxy_address().map(|address| format!("http://{address}"));
-        let command = Wrapped::start(&command, &url.unwrap_or_default())?;
+        let url = |address: SocketAddr| format!("http://{}", reachable(address));
+        let proxy = sidecar.proxy_address().map(url).unwrap_or_default();
+        let admin = url(sidecar.admin_address());
+        let environment = [("FORBEAR_URL", proxy), ("FORBEAR_ADMIN", admin)];
+        let command = Wrapped::start(&command, environment)?;
         with_command(command, &sidecar, watch, &mut signals).await?
     };
     sidecar.drain(signals.end()).await;
     tracing::info!("ended");
     drop(guard);
     Ok(code)
+}
+
+/// Whether a command was announced, and none came: `forbear run -- $CMD` with nothing in it.
+fn lacks_command(command: &[OsString]) -> bool {
+    command.is_empty() && std::env::args_os().next_back().is_some_and(|last| last == "--")
+}
+
+/// How it is reached from this machine: what listens everywhere does so on loopback, too.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 /// One line per listener with the address really bound, then `ready`.

@@ -110,11 +110,10 @@ impl Drop for DownBody {
                 }
             }
             Inner::Stream(stream) => {
-                if stream.flow.body.is_end_stream() {
-                    stream.end(None);
-                } else {
-                    stream.end(Some(Ending::ClientDisconnect));
-                }
+                // A client that has seen a failure seldom reads what it says; it is one all the same.
+                let is_cut = !stream.flow.body.is_end_stream()
+                    && matches!(stream.teller.story.ending, Ending::Ok);
+                stream.end(is_cut.then_some(Ending::ClientDisconnect));
             }
         }
     }

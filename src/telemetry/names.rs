@@ -240,6 +240,8 @@ pub const ATTEMPT_ERRORS_ALL: [&str; 11] = [
     OTHER,
 ];
 
+/// A refusal code of the contract.
+pub const CODE_UPSTREAM_UNREACHABLE: &str = "upstream_unreachable";
 /// The refusal's code that counts as the breaker's.
 pub const CODE_BREAKER_OPEN: &str = "breaker_open";
 /// The refusal's code for a last attempt without a response.

@@ -39,6 +39,22 @@ impl<const N: usize> Closed<N> {
     }
 }
 
+/// The first is by far the most frequent, and found first.
+const USUAL_ENDINGS: [(u16, Ending); 8] = [
+    (200, Ending::Ok),
+    (429, Ending::Throttled),
+    (500, Ending::ServerError),
+    (502, Ending::ServerError),
+    (503, Ending::ServerError),
+    (504, Ending::ServerError),
+    (503, Ending::Rejected(names::CODE_BREAKER_OPEN)),
+    (502, Ending::Rejected(names::CODE_UPSTREAM_UNREACHABLE)),
+];
+
+/// `None` is an attempt without an answer.
+const USUAL_STATUSES: [Option<u16>; 7] =
+    [Some(200), None, Some(429), Some(500), Some(502), Some(503), Some(504)];
+
 /// `forbear_requests_total` of one route.
 pub(super) struct RequestCounter {
     family: IntCounterVec,
@@ -49,14 +65,17 @@ pub(super) struct RequestCounter {
 }
 
 impl RequestCounter {
-    /// `GET` answered 200 exists at 0; every further combination when it first happens.
+    /// `GET` exists at 0 with what usually becomes of it; every further combination appears when it
+    /// first happens, and a rate does not see the jump to its first value.
     pub(super) fn new(families: &Families, upstream: Arc<str>, route: Arc<str>) -> Self {
         let overflow = families.label_overflow.with_label_values(&[names::label::CODE]);
         let series = Series::new(REQUEST_SERIES_MAX);
         let counter = Self { family: families.requests.clone(), upstream, route, series, overflow };
         if *counter.upstream != *names::UNROUTED {
-            let (method, ending) = ("GET", Ending::Ok);
-            counter.series.count((method, 200, ending), 0, || counter.handle(method, 200, ending));
+            for (code, ending) in USUAL_ENDINGS {
+                let key = ("GET", code, ending);
+                counter.series.count(key, 0, || counter.handle("GET", code, ending));
+            }
         }
         counter
     }
@@ -95,12 +114,12 @@ pub(super) struct AttemptCounter {
 }
 
 impl AttemptCounter {
-    /// 200 and `none` exist at 0.
+    /// What is usual exists at 0.
     pub(super) fn new(families: &Families, upstream: Arc<str>) -> Self {
         let overflow = families.label_overflow.with_label_values(&[names::label::CODE]);
         let series = Series::new(ATTEMPT_CODES_MAX);
         let counter = Self { family: families.attempts.clone(), upstream, series, overflow };
-        for status in [Some(200), None] {
+        for status in USUAL_STATUSES {
             counter.series.count(status, 0, || counter.handle(&code_label(status)));
         }
         counter

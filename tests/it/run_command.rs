@@ -40,9 +40,9 @@ async fn the_exit_code_of_the_command_is_kept() {
 
 #[tokio::test]
 async fn the_command_is_told_where_forbear_listens() {
-    let binary = start("echo url $FORBEAR_URL; exec sleep 1000").await;
-    let url = format!("url http://{}", binary.proxy());
-    binary.until_printed("the address", |line| line == url).await;
+    let binary = start("echo urls $FORBEAR_URL $FORBEAR_ADMIN; exec sleep 1000").await;
+    let urls = format!("urls http://{} http://{}", binary.proxy(), binary.admin());
+    binary.until_printed("the addresses", |line| line == urls).await;
 }
 
 #[tokio::test]
@@ -231,6 +231,15 @@ async fn a_command_is_not_started_beside_a_forbear_that_is_not() {
     let output = forbear(arguments.into_iter().chain(tail)).await;
     assert_eq!(output.status.code(), Some(2), "{}", err(&output));
     assert!(!started.exists(), "the command ran");
+}
+
+#[tokio::test]
+async fn an_announced_command_that_is_missing_is_no_reason_to_serve_for_ever() {
+    let (_folder, file) = folder_with(&with_free_ports(SMALL));
+    let arguments = ["run".as_ref(), "-c".as_ref(), file.as_os_str(), "--".as_ref()];
+    let output = forbear(arguments).await;
+    assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+    assert!(err(&output).contains("no command behind --"), "{}", err(&output));
 }
 
 #[tokio::test]

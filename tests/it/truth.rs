@@ -84,3 +84,26 @@ async fn a_retry_after_of_zero_does_not_start_a_storm() {
     let attempts: u32 = response.field("forbear-attempts").unwrap().parse().unwrap();
     assert!((2..=6).contains(&attempts), "{attempts} attempts in half a second");
 }
+
+#[tokio::test]
+async fn a_failure_that_was_shown_counts_as_one_though_its_body_is_not_read() {
+    let api = FakeApi::start(ApiSettings::default()).await.unwrap();
+    let forbear = Forbear::start(&format!(
+        "[upstreams.api]\nurl = \"{}\"\nretry.attempts_max = 1\n",
+        api.url()
+    ));
+    // More than sockets hold, so that the end cannot have come.
+    let long = bytes::Bytes::from(vec![b'x'; 16 << 20]);
+    for (status, outcome) in [(200, "client_disconnect"), (500, "server_error")] {
+        api.script("/items/1", [Step::Status(status, Vec::new(), long.clone())]);
+        let mut client = RawClient::connect(forbear.proxy()).await;
+        client.send("GET /api/items/1 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        client.until_text(&format!("HTTP/1.1 {status}")).await;
+        client.reset();
+        let series = format!("code=\"{status}\",method=\"GET\",outcome=\"{outcome}\"");
+        let is_counted = |forbear: &Forbear| {
+            forbear.metrics().lines().any(|line| line.contains(&series) && line.ends_with(" 1"))
+        };
+        forbear.until(&series, is_counted).await;
+    }
+}
