@@ -1,11 +1,14 @@
 //! What upstreams know, as rows for the store, and back: names instead of numbers, wall time
 //! instead of the process's own.
 
+mod bounds;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::bounds::{remaining, warn_of_lost_overrides};
 use crate::config::settings::UpstreamConfig;
 use crate::gateway::view::url_of;
 use crate::gateway::{Gateway, Live};
@@ -132,6 +135,7 @@ fn rows(gateway: &Gateway, before: &StateRows) -> StateRows {
 /// Lets every upstream go on where the process before this one stopped, and says so.
 pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
     let anchor = gateway.common.clock.anchor();
+    warn_of_lost_overrides(gateway, saved, anchor.wall);
     for upstream in &gateway.upstreams {
         let name = &*upstream.config.name;
         let origin = url_of(&upstream.config);
@@ -139,7 +143,9 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
             saved.iter().filter(|(key, value)| key.upstream == name && value.origin == origin);
         let mut state = SavedUpstream::default();
         for (key, value) in own {
-            let until = value.until.map(|until| remaining(key, value, until, anchor));
+            let until = value
+                .until
+                .map(|until| remaining(key, value, until, anchor, &upstream.config.policy));
             match key.kind.as_str() {
                 BREAKER => state.breakers.extend(breaker(key, value, until, anchor.mono)),
                 COOLDOWN => state.cooldowns.extend(cooldown(value, until, anchor)),
@@ -171,26 +177,6 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
             );
         }
     }
-}
-
-/// When it ends. No span is longer than it was when it began, whatever the clock shows.
-fn remaining(key: &StateKey, value: &StateValue, until: WallTime, anchor: TimeAnchor) -> MonoTime {
-    let left = until.since(anchor.wall);
-    let span = value.since.map_or(Duration::MAX, |since| until.since(since));
-    if left > span + SAME_TIME {
-        let StateKey { upstream, kind, scope } = key;
-        let (left_s, span_s) = (left.as_secs(), span.as_secs());
-        tracing::warn!(
-            upstream,
-            kind,
-            scope,
-            left_s,
-            span_s,
-            "what was kept ends later than it can: the clock was set back; cut"
-        );
-    }
-    // The wall was read in whole milliseconds, and nobody may go earlier than told.
-    anchor.mono + left.min(span) + Duration::from_millis(1)
 }
 
 fn breaker(

@@ -28,6 +28,9 @@ fn told(since: i64, until: i64) -> (StateKey, StateValue) {
 #[test]
 fn nothing_ends_earlier_than_told_and_nothing_lasts_longer_than_it_did() {
     let day = 86_400_000;
+    let text = "[upstreams.github]\nurl = \"https://api.example\"\n";
+    let loaded = crate::config::load_str(text, "test.toml", &|_| None).unwrap();
+    let settings = &loaded.settings.upstreams[0].policy;
     for (since, until, left) in [
         (-10_000, 50_000, 50_000),
         (-60_000, -1, 0),
@@ -36,7 +39,7 @@ fn nothing_ends_earlier_than_told_and_nothing_lasts_longer_than_it_did() {
         (-365 * day, -365 * day + 60_000, 0),
     ] {
         let (key, value) = told(since, until);
-        let ends = remaining(&key, &value, value.until.unwrap(), anchor());
+        let ends = remaining(&key, &value, value.until.unwrap(), anchor(), settings);
         let expected = Duration::from_millis(left + 1);
         assert_eq!(ends.since(anchor().mono), expected, "{since} to {until}");
     }
