@@ -138,6 +138,31 @@ pub(super) fn open(path: &Path) -> Result<Opened, Trouble> {
     Ok(Opened { connection, file: Some(file), moved_aside })
 }
 
+/// Opens the file as [`open`] does, and has `load` read from it what is needed at the start. A file
+/// where that cannot be read is as good as broken and moved aside too: else breakers and overrides
+/// would be lost without a word.
+pub(super) fn open_and<T>(
+    path: &Path,
+    load: impl Fn(&Connection) -> rusqlite::Result<T>,
+) -> Result<(Opened, T), Trouble> {
+    let unusable = |problem: String| Trouble::Unusable { path: path.to_owned(), problem };
+    let opened = open(path)?;
+    let error = match load(&opened.connection) {
+        Ok(loaded) => return Ok((opened, loaded)),
+        Err(error) if is_unreadable(&error) => error,
+        Err(error) => return Err(unusable(error.to_string())),
+    };
+    tracing::error!(%error, path = %path.display(), "the state in the file cannot be read");
+    let Opened { connection, file, .. } = opened;
+    // The lock is held until the broken file is out of the way; only the new one is asked for anew.
+    drop(connection);
+    let aside = move_aside(path).map_err(|error| unusable(error.to_string()))?;
+    drop(file);
+    let opened = Opened { moved_aside: Some(aside), ..open(path)? };
+    let loaded = load(&opened.connection).map_err(|error| unusable(error.to_string()))?;
+    Ok((opened, loaded))
+}
+
 /// Opens a forbear database to read it, whoever writes it meanwhile.
 ///
 /// # Errors
@@ -191,6 +216,14 @@ impl OwnFile {
 /// Whether an error means that the file is damaged, or no database at all.
 pub(super) fn is_broken(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether an error of a statement that is sound means that the file is damaged, or that a table of
+/// it is missing or another one (`SQLITE_ERROR`).
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    is_broken(error)
+        || matches!(error, rusqlite::Error::SqlInputError { .. })
+        || error.sqlite_error_code() == Some(ErrorCode::Unknown)
 }
 
 /// Whether an error means that somebody else writes just now.
