@@ -22,6 +22,10 @@ pub const IN_MEMORY: &str = ":memory:";
 pub(super) const APPLICATION_ID: u32 = 0x6662_7231;
 /// Somebody with a shell may hold the write lock for a moment.
 const BUSY_TIME_MAX: Duration = Duration::from_millis(500);
+/// What the file that is locked is called, after the name of the database.
+const LOCK_END: &str = "-lock";
+/// Links that lead to no file are followed so far; Linux follows 40 that do.
+const LINKS_MAX: u32 = 40;
 /// A header of `SQLite` (file format, section 1.3).
 const HEADER_BYTES: usize = 100;
 
@@ -34,7 +38,7 @@ pub enum Trouble {
          its state in memory and looks again every half minute. Give each forbear a path of its own"
     )]
     Taken {
-        /// As configured.
+        /// As configured, with all links followed.
         path: PathBuf,
         /// Its process id, as far as it told.
         owner: String,
@@ -45,7 +49,7 @@ pub enum Trouble {
          path, or move that file away"
     )]
     Foreign {
-        /// As configured.
+        /// As configured, with all links followed.
         path: PathBuf,
         /// What it seems to be.
         what: &'static str,
@@ -56,7 +60,7 @@ pub enum Trouble {
          file is left alone and state is kept in memory. Run the newer forbear, or choose another path"
     )]
     Newer {
-        /// As configured.
+        /// As configured, with all links followed.
         path: PathBuf,
         /// Version of the file.
         found: u32,
@@ -69,7 +73,7 @@ pub enum Trouble {
          again every half minute. forbear must be able to write the file and its folder"
     )]
     Unusable {
-        /// As configured.
+        /// As configured, with all links followed.
         path: PathBuf,
         /// In the system's words.
         problem: String,
@@ -90,7 +94,7 @@ pub(super) struct OwnFile {
     path: PathBuf,
     inode: u64,
     /// Released when it is closed, however that comes.
-    _lock: File,
+    lock: File,
 }
 
 /// A database in memory, which can only fail for want of memory.
@@ -102,6 +106,9 @@ pub(super) fn in_memory() -> rusqlite::Result<Opened> {
 
 /// Opens the file for this process alone, and makes it if there is none.
 pub(super) fn open(path: &Path) -> Result<Opened, Trouble> {
+    let unusable = |problem: String| Trouble::Unusable { path: path.to_owned(), problem };
+    // The lock is beside the file itself, whatever name leads there.
+    let path = &real_path(path, LINKS_MAX).map_err(|error| unusable(error.to_string()))?;
     let unusable = |problem: String| Trouble::Unusable { path: path.to_owned(), problem };
     let lock = lock(path)?;
     let mut moved_aside = None;
@@ -134,7 +141,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Trouble> {
         schema::migrate(&mut connection).map_err(|error| unusable(error.to_string()))?;
     }
     let inode = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?.ino();
-    let file = OwnFile { path: path.to_owned(), inode, _lock: lock };
+    let file = OwnFile { path: path.to_owned(), inode, lock };
     Ok(Opened { connection, file: Some(file), moved_aside })
 }
 
@@ -207,9 +214,14 @@ impl OwnFile {
         std::fs::metadata(beside(&self.path, "-wal")).map_or(0, |meta| meta.len())
     }
 
-    /// Whether somebody removed or replaced it.
+    /// Whether somebody removed or replaced it, or the file that is locked: without that, the next
+    /// process would not see that this one is here.
     pub(super) fn is_gone(&self) -> bool {
-        std::fs::metadata(&self.path).map_or(true, |meta| meta.ino() != self.inode)
+        let is_other = |path: &Path, inode: u64| {
+            std::fs::metadata(path).map_or(true, |meta| meta.ino() != inode)
+        };
+        let lock_inode = self.lock.metadata().map_or(0, |meta| meta.ino());
+        is_other(&self.path, self.inode) || is_other(&beside(&self.path, LOCK_END), lock_inode)
     }
 }
 
@@ -233,6 +245,8 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// Moves a broken file out of the way. The newest one is kept to be looked at.
 pub(super) fn move_aside(path: &Path) -> io::Result<PathBuf> {
+    // The file, and not a link to it.
+    let path = &real_path(path, LINKS_MAX)?;
     let aside = beside(path, ".corrupt");
     std::fs::rename(path, &aside)?;
     // What belongs to it must not be taken for the new file's.
@@ -243,6 +257,20 @@ pub(super) fn move_aside(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(aside)
+}
+
+/// Where the file is or will be made, with all links followed.
+fn real_path(path: &Path, links_left: u32) -> io::Result<PathBuf> {
+    match std::fs::canonicalize(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        result => return result,
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = std::fs::canonicalize(folder.unwrap_or(Path::new(".")))?;
+    match std::fs::read_link(path) {
+        Ok(target) if links_left > 0 => real_path(&folder.join(target), links_left - 1),
+        Ok(_) | Err(_) => Ok(folder.join(path.file_name().unwrap_or_default())),
+    }
 }
 
 enum Found {
@@ -316,7 +344,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn lock(path: &Path) -> Result<File, Trouble> {
     let unusable =
         |error: io::Error| Trouble::Unusable { path: path.to_owned(), problem: error.to_string() };
-    let lock_path = beside(path, "-lock");
+    let lock_path = beside(path, LOCK_END);
     let mut lock = OpenOptions::new()
         .read(true)
         .write(true)

@@ -178,7 +178,10 @@ impl Writer {
     fn reopen(&mut self) -> rusqlite::Result<()> {
         let had_file = self.db.as_ref().is_some_and(|db| db.file.is_some());
         if had_file {
-            tracing::error!(path = self.shown(), "the state file was removed or is broken");
+            tracing::error!(
+                path = self.shown(),
+                "the state file or its lock was removed, or it is broken"
+            );
         }
         let (own, now, boot) = (self.salt, self.clock.wall(), clock::boot_time());
         let load = |db: &Connection| state::load_with_salt(db, own, now, boot.as_ref());

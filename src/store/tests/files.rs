@@ -69,6 +69,43 @@ fn the_second_process_on_a_file_says_so_and_runs_without() {
 }
 
 #[test]
+fn the_second_process_is_noticed_by_whatever_name_it_calls_the_file() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    symlink(&real, &link).unwrap();
+    let (path, name) = (real.join("a.db"), real.join("b.db"));
+    // Nothing is there yet when it is opened by this name.
+    symlink("a.db", &name).unwrap();
+    let (first, _) = open(&settings(&name));
+    assert!(works(&first));
+
+    for same in [&path, &name, &link.join("a.db"), &link.join("b.db")] {
+        let said = trouble(same);
+        assert!(matches!(said, Trouble::Taken { .. }), "{}: {said}", same.display());
+    }
+    assert!(first.close(DEADLINE));
+    assert_eq!(count(&path, "exchange"), 1);
+}
+
+#[test]
+fn a_lock_that_was_removed_is_taken_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let (store, metrics) = open(&settings(&path));
+    assert!(works(&store));
+    fs::remove_file(file::beside(&path, "-lock")).unwrap();
+    assert!(store.flush(DEADLINE));
+
+    assert!(matches!(trouble(&path), Trouble::Taken { .. }));
+    assert!(works(&store));
+    assert_eq!(metrics.moved_aside.get(), 0);
+    assert!(store.close(DEADLINE));
+    assert_eq!(count(&path, "exchange"), 2);
+}
+
+#[test]
 fn a_file_that_is_not_forbears_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("other.db");
