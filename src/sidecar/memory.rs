@@ -146,19 +146,31 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
             let until = value
                 .until
                 .map(|until| remaining(key, value, until, anchor, &upstream.config.policy));
-            match key.kind.as_str() {
-                BREAKER => state.breakers.extend(breaker(key, value, until, anchor.mono)),
-                COOLDOWN => state.cooldowns.extend(cooldown(value, until, anchor)),
-                QUOTA => state.quotas.extend(quota(value, until)),
-                LOCK => state.locks.extend(lock(value, until).filter(|(credential, _)| {
-                    // A corrected secret is not to blame for the one before it.
-                    let secret = secret_of(gateway, &upstream.config, *credential);
-                    value.data.get("secret").and_then(Value::as_str) == secret.as_deref()
-                })),
-                SPENT => state.spent.extend(spent(value, until)),
-                CYCLE | LIMIT => state.learned.extend(learned(&key.kind, value, until)),
+            let is_understood = match key.kind.as_str() {
+                BREAKER => add(&mut state.breakers, breaker(key, value, until, anchor.mono)),
+                COOLDOWN => add(&mut state.cooldowns, cooldown(value, until, anchor)),
+                QUOTA => add(&mut state.quotas, quota(value, until)),
+                LOCK => add(&mut state.locks, lock(value, until)),
+                SPENT => add(&mut state.spent, spent(value, until)),
+                CYCLE | LIMIT => add(&mut state.learned, learned(&key.kind, value, until)),
                 // Of another version.
-                _ => {}
+                _ => true,
+            };
+            if !is_understood {
+                let StateKey { kind, scope, .. } = key;
+                tracing::warn!(
+                    upstream = name,
+                    kind,
+                    scope,
+                    "what was kept is not understood; left out"
+                );
+            }
+            // A corrected secret is not to blame for the one before it.
+            if key.kind == LOCK && is_understood {
+                let secret = value.data.get("secret").and_then(Value::as_str);
+                state.locks.pop_if(|(credential, _)| {
+                    secret_of(gateway, &upstream.config, *credential).as_deref() != secret
+                });
             }
         }
         let (breakers, cooldowns) = (state.breakers.len(), state.cooldowns.len());
@@ -177,6 +189,12 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
             );
         }
     }
+}
+
+fn add<T>(all: &mut Vec<T>, one: Option<T>) -> bool {
+    let before = all.len();
+    all.extend(one);
+    all.len() > before
 }
 
 fn breaker(

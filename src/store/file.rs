@@ -3,7 +3,8 @@
 //! Nothing here ever stops traffic. A file that is ours and broken is moved aside and a new one is
 //! begun; a file that is not ours is left alone; and where there is no file to be had, forbear
 //! goes on in memory and says so. One process has the file at a time: a lock on a file beside it,
-//! which the system releases however the process ends, keeps the second one out. (A lock on the
+//! which the system releases however the process ends, keeps the second one out, by whatever link it
+//! comes; a lock that somebody removed is taken again. (A lock on the
 //! database file itself would be lost with `SQLite`'s own, because POSIX locks belong to the process.)
 
 use std::fs::{File, OpenOptions, TryLockError};

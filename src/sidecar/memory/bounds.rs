@@ -132,31 +132,13 @@ fn is_forced(value: &StateValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;
-    use crate::config;
-    use crate::gateway::Common;
-    use crate::gateway::clock::Clock;
+    use crate::sidecar::memory::tests::{NOW, gateway};
     use crate::sidecar::memory::{COOLDOWN, QUOTA};
-    use crate::telemetry::access::AccessLogger;
-    use crate::telemetry::metrics::Metrics;
-    use crate::telemetry::writer::LogWriter;
 
-    const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
-
-    fn gateway() -> Gateway {
-        let text = "[upstreams.api]\nurl = \"http://a.example\"\nbreaker.open_for_max = \"5m\"\n";
-        let settings = Arc::new(config::load_str(text, "test.toml", &|_| None).unwrap().settings);
-        let metrics = Arc::new(Metrics::new());
-        let log = LogWriter::start(std::io::sink(), metrics.log_lines_dropped.clone()).unwrap();
-        let common = Common::new(Clock::pinned(NOW), metrics, &settings);
-        Gateway::build(settings.clone(), AccessLogger::new(settings.log, log), &common, None)
-            .unwrap()
-    }
-
+    /// Of the upstream; begun and to end so many seconds from now.
     fn row(kind: &str, state: &str, since_s: i64, left_s: i64) -> (StateKey, StateValue) {
         let at = |s: i64| Some(WallTime { unix_ms: NOW.unix_ms + s * 1000 });
         let (upstream, scope) = ("api".to_owned(), "upstream".to_owned());
