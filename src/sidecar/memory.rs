@@ -1,11 +1,14 @@
 //! What upstreams know, as rows for the store, and back: names instead of numbers, wall time
 //! instead of the process's own.
 
+mod bounds;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::bounds::{remaining, warn_of_lost_overrides};
 use crate::config::settings::UpstreamConfig;
 use crate::gateway::view::url_of;
 use crate::gateway::{Gateway, Live};
@@ -132,6 +135,7 @@ fn rows(gateway: &Gateway, before: &StateRows) -> StateRows {
 /// Lets every upstream go on where the process before this one stopped, and says so.
 pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
     let anchor = gateway.common.clock.anchor();
+    warn_of_lost_overrides(gateway, saved, anchor.wall);
     for upstream in &gateway.upstreams {
         let name = &*upstream.config.name;
         let origin = url_of(&upstream.config);
@@ -139,20 +143,34 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
             saved.iter().filter(|(key, value)| key.upstream == name && value.origin == origin);
         let mut state = SavedUpstream::default();
         for (key, value) in own {
-            let until = value.until.map(|until| remaining(key, value, until, anchor));
-            match key.kind.as_str() {
-                BREAKER => state.breakers.extend(breaker(key, value, until, anchor.mono)),
-                COOLDOWN => state.cooldowns.extend(cooldown(value, until, anchor)),
-                QUOTA => state.quotas.extend(quota(value, until)),
-                LOCK => state.locks.extend(lock(value, until).filter(|(credential, _)| {
-                    // A corrected secret is not to blame for the one before it.
-                    let secret = secret_of(gateway, &upstream.config, *credential);
-                    value.data.get("secret").and_then(Value::as_str) == secret.as_deref()
-                })),
-                SPENT => state.spent.extend(spent(value, until)),
-                CYCLE | LIMIT => state.learned.extend(learned(&key.kind, value, until)),
+            let until = value
+                .until
+                .map(|until| remaining(key, value, until, anchor, &upstream.config.policy));
+            let is_understood = match key.kind.as_str() {
+                BREAKER => add(&mut state.breakers, breaker(key, value, until, anchor.mono)),
+                COOLDOWN => add(&mut state.cooldowns, cooldown(value, until, anchor)),
+                QUOTA => add(&mut state.quotas, quota(value, until)),
+                LOCK => add(&mut state.locks, lock(value, until)),
+                SPENT => add(&mut state.spent, spent(value, until)),
+                CYCLE | LIMIT => add(&mut state.learned, learned(&key.kind, value, until)),
                 // Of another version.
-                _ => {}
+                _ => true,
+            };
+            if !is_understood {
+                let StateKey { kind, scope, .. } = key;
+                tracing::warn!(
+                    upstream = name,
+                    kind,
+                    scope,
+                    "what was kept is not understood; left out"
+                );
+            }
+            // A corrected secret is not to blame for the one before it.
+            if key.kind == LOCK && is_understood {
+                let secret = value.data.get("secret").and_then(Value::as_str);
+                state.locks.pop_if(|(credential, _)| {
+                    secret_of(gateway, &upstream.config, *credential).as_deref() != secret
+                });
             }
         }
         let (breakers, cooldowns) = (state.breakers.len(), state.cooldowns.len());
@@ -173,24 +191,10 @@ pub(super) fn restore(gateway: &Gateway, saved: &StateRows) {
     }
 }
 
-/// When it ends. No span is longer than it was when it began, whatever the clock shows.
-fn remaining(key: &StateKey, value: &StateValue, until: WallTime, anchor: TimeAnchor) -> MonoTime {
-    let left = until.since(anchor.wall);
-    let span = value.since.map_or(Duration::MAX, |since| until.since(since));
-    if left > span + SAME_TIME {
-        let StateKey { upstream, kind, scope } = key;
-        let (left_s, span_s) = (left.as_secs(), span.as_secs());
-        tracing::warn!(
-            upstream,
-            kind,
-            scope,
-            left_s,
-            span_s,
-            "what was kept ends later than it can: the clock was set back; cut"
-        );
-    }
-    // The wall was read in whole milliseconds, and nobody may go earlier than told.
-    anchor.mono + left.min(span) + Duration::from_millis(1)
+fn add<T>(all: &mut Vec<T>, one: Option<T>) -> bool {
+    let before = all.len();
+    all.extend(one);
+    all.len() > before
 }
 
 fn breaker(

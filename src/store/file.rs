@@ -3,7 +3,8 @@
 //! Nothing here ever stops traffic. A file that is ours and broken is moved aside and a new one is
 //! begun; a file that is not ours is left alone; and where there is no file to be had, forbear
 //! goes on in memory and says so. One process has the file at a time: a lock on a file beside it,
-//! which the system releases however the process ends, keeps the second one out. (A lock on the
+//! which the system releases however the process ends, keeps the second one out, by whatever link it
+//! comes; a lock that somebody removed is taken again. (A lock on the
 //! database file itself would be lost with `SQLite`'s own, because POSIX locks belong to the process.)
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -22,6 +23,10 @@ pub const IN_MEMORY: &str = ":memory:";
 pub(super) const APPLICATION_ID: u32 = 0x6662_7231;
 /// Somebody with a shell may hold the write lock for a moment.
 const BUSY_TIME_MAX: Duration = Duration::from_millis(500);
+/// What the file that is locked is called, after the name of the database.
+const LOCK_END: &str = "-lock";
+/// Links that lead to no file are followed so far; Linux follows 40 that do.
+const LINKS_MAX: u32 = 40;
 /// A header of `SQLite` (file format, section 1.3).
 const HEADER_BYTES: usize = 100;
 
@@ -34,7 +39,7 @@ pub enum Trouble {
          its state in memory and looks again every half minute. Give each forbear a path of its own"
     )]
     Taken {
-        /// As configured.
+        /// As configured, with all links followed.
         path: PathBuf,
         /// Its process id, as far as it told.
         owner: String,
@@ -45,7 +50,7 @@ pub enum Trouble {
          path, or move that file away"
     )]
     Foreign {
-        /// As configured.
+        /// As configured, with all links followed.
         path: PathBuf,
         /// What it seems to be.
         what: &'static str,
@@ -56,7 +61,7 @@ pub enum Trouble {
          file is left alone and state is kept in memory. Run the newer forbear, or choose another path"
     )]
     Newer {
-        /// As configured.
+        /// As configured, with all links followed.
         path: PathBuf,
         /// Version of the file.
         found: u32,
@@ -69,7 +74,7 @@ pub enum Trouble {
          again every half minute. forbear must be able to write the file and its folder"
     )]
     Unusable {
-        /// As configured.
+        /// As configured, with all links followed.
         path: PathBuf,
         /// In the system's words.
         problem: String,
@@ -90,7 +95,7 @@ pub(super) struct OwnFile {
     path: PathBuf,
     inode: u64,
     /// Released when it is closed, however that comes.
-    _lock: File,
+    lock: File,
 }
 
 /// A database in memory, which can only fail for want of memory.
@@ -102,6 +107,9 @@ pub(super) fn in_memory() -> rusqlite::Result<Opened> {
 
 /// Opens the file for this process alone, and makes it if there is none.
 pub(super) fn open(path: &Path) -> Result<Opened, Trouble> {
+    let unusable = |problem: String| Trouble::Unusable { path: path.to_owned(), problem };
+    // The lock is beside the file itself, whatever name leads there.
+    let path = &real_path(path, LINKS_MAX).map_err(|error| unusable(error.to_string()))?;
     let unusable = |problem: String| Trouble::Unusable { path: path.to_owned(), problem };
     let lock = lock(path)?;
     let mut moved_aside = None;
@@ -134,8 +142,33 @@ pub(super) fn open(path: &Path) -> Result<Opened, Trouble> {
         schema::migrate(&mut connection).map_err(|error| unusable(error.to_string()))?;
     }
     let inode = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?.ino();
-    let file = OwnFile { path: path.to_owned(), inode, _lock: lock };
+    let file = OwnFile { path: path.to_owned(), inode, lock };
     Ok(Opened { connection, file: Some(file), moved_aside })
+}
+
+/// Opens the file as [`open`] does, and has `load` read from it what is needed at the start. A file
+/// where that cannot be read is as good as broken and moved aside too: else breakers and overrides
+/// would be lost without a word.
+pub(super) fn open_and<T>(
+    path: &Path,
+    load: impl Fn(&Connection) -> rusqlite::Result<T>,
+) -> Result<(Opened, T), Trouble> {
+    let unusable = |problem: String| Trouble::Unusable { path: path.to_owned(), problem };
+    let opened = open(path)?;
+    let error = match load(&opened.connection) {
+        Ok(loaded) => return Ok((opened, loaded)),
+        Err(error) if is_unreadable(&error) => error,
+        Err(error) => return Err(unusable(error.to_string())),
+    };
+    tracing::error!(%error, path = %path.display(), "the state in the file cannot be read");
+    let Opened { connection, file, .. } = opened;
+    // The lock is held until the broken file is out of the way; only the new one is asked for anew.
+    drop(connection);
+    let aside = move_aside(path).map_err(|error| unusable(error.to_string()))?;
+    drop(file);
+    let opened = Opened { moved_aside: Some(aside), ..open(path)? };
+    let loaded = load(&opened.connection).map_err(|error| unusable(error.to_string()))?;
+    Ok((opened, loaded))
 }
 
 /// Opens a forbear database to read it, whoever writes it meanwhile.
@@ -182,15 +215,28 @@ impl OwnFile {
         std::fs::metadata(beside(&self.path, "-wal")).map_or(0, |meta| meta.len())
     }
 
-    /// Whether somebody removed or replaced it.
+    /// Whether somebody removed or replaced it, or the file that is locked: without that, the next
+    /// process would not see that this one is here.
     pub(super) fn is_gone(&self) -> bool {
-        std::fs::metadata(&self.path).map_or(true, |meta| meta.ino() != self.inode)
+        let is_other = |path: &Path, inode: u64| {
+            std::fs::metadata(path).map_or(true, |meta| meta.ino() != inode)
+        };
+        let lock_inode = self.lock.metadata().map_or(0, |meta| meta.ino());
+        is_other(&self.path, self.inode) || is_other(&beside(&self.path, LOCK_END), lock_inode)
     }
 }
 
 /// Whether an error means that the file is damaged, or no database at all.
 pub(super) fn is_broken(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether an error of a statement that is sound means that the file is damaged, or that a table of
+/// it is missing or another one (`SQLITE_ERROR`).
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    is_broken(error)
+        || matches!(error, rusqlite::Error::SqlInputError { .. })
+        || error.sqlite_error_code() == Some(ErrorCode::Unknown)
 }
 
 /// Whether an error means that somebody else writes just now.
@@ -200,6 +246,8 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// Moves a broken file out of the way. The newest one is kept to be looked at.
 pub(super) fn move_aside(path: &Path) -> io::Result<PathBuf> {
+    // The file, and not a link to it.
+    let path = &real_path(path, LINKS_MAX)?;
     let aside = beside(path, ".corrupt");
     std::fs::rename(path, &aside)?;
     // What belongs to it must not be taken for the new file's.
@@ -210,6 +258,20 @@ pub(super) fn move_aside(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(aside)
+}
+
+/// Where the file is or will be made, with all links followed.
+fn real_path(path: &Path, links_left: u32) -> io::Result<PathBuf> {
+    match std::fs::canonicalize(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        result => return result,
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = std::fs::canonicalize(folder.unwrap_or(Path::new(".")))?;
+    match std::fs::read_link(path) {
+        Ok(target) if links_left > 0 => real_path(&folder.join(target), links_left - 1),
+        Ok(_) | Err(_) => Ok(folder.join(path.file_name().unwrap_or_default())),
+    }
 }
 
 enum Found {
@@ -283,7 +345,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn lock(path: &Path) -> Result<File, Trouble> {
     let unusable =
         |error: io::Error| Trouble::Unusable { path: path.to_owned(), problem: error.to_string() };
-    let lock_path = beside(path, "-lock");
+    let lock_path = beside(path, LOCK_END);
     let mut lock = OpenOptions::new()
         .read(true)
         .write(true)

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::types::{Type, ValueRef};
+use rusqlite::{Connection, Row, Transaction, params};
 use serde_json::Value;
 
+use super::file::is_unreadable;
 use crate::gateway::Common;
 use crate::gateway::clock::BootTime;
 use crate::policy::time::WallTime;
@@ -46,9 +48,29 @@ pub type StateRows = BTreeMap<StateKey, StateValue>;
 /// Tells all state there is, given what is on disk; called by the writer's thread.
 pub type Snapshot = Box<dyn FnMut(&StateRows) -> StateRows + Send>;
 
+/// All state, and the [`salt`] that its credentials are hashed with: `None` where a new one cannot be
+/// written just now.
+///
+/// # Errors
+/// Either cannot be read.
+pub(super) fn load_with_salt(
+    connection: &Connection,
+    own: Option<u128>,
+    now: WallTime,
+    boot: Option<&BootTime>,
+) -> rusqlite::Result<(StateRows, Option<u128>)> {
+    match salt(connection, own) {
+        Err(error) if is_unreadable(&error) => Err(error),
+        salt => Ok((load(connection, now, boot)?, salt.ok())),
+    }
+}
+
 /// Everything that is on disk, by the clock as it goes now: where the machine has not been started
-/// since, it is known by how much the clock was set meanwhile. Rows that cannot be understood are
-/// left out.
+/// since, it is known by how much the clock was set meanwhile. A row that cannot be understood is
+/// left out, and the log names it.
+///
+/// # Errors
+/// The table cannot be read to its end.
 pub(super) fn load(
     connection: &Connection,
     now: WallTime,
@@ -57,26 +79,50 @@ pub(super) fn load(
     let sql = "SELECT upstream, kind, scope, origin, since_ms, until_ms, data, saved_ms, boot, boot_ms \
                FROM state";
     let mut statement = connection.prepare(sql)?;
-    let rows = statement.query_map([], |row| {
-        let saved: i64 = row.get(7)?;
-        let saved_in: Option<String> = row.get(8)?;
-        let same = boot.filter(|boot| saved_in.as_ref() == Some(&boot.id));
-        // Some containers are told their own time since their start, which begins anew with them.
-        let age = same.zip(row.get::<_, Option<i64>>(9)?).filter(|(boot, at)| boot.since_ms >= *at);
-        let set_by = age.map_or(0, |(boot, at)| {
-            let jump = now.unix_ms.saturating_sub(saved.saturating_add(boot.since_ms - at));
-            if jump.abs() > SET_MIN_MS { jump } else { 0 }
-        });
-        let moment = |unix_ms: i64| WallTime { unix_ms: unix_ms.saturating_add(set_by) };
-        let key = StateKey { upstream: row.get(0)?, kind: row.get(1)?, scope: row.get(2)? };
-        let data: String = row.get(6)?;
-        let data = serde_json::from_str(&data).ok();
-        let (since, until) = (row.get::<_, Option<i64>>(4)?, row.get::<_, Option<i64>>(5)?);
-        let (since, until) = (since.map(moment), until.map(moment));
-        let origin = row.get(3)?;
-        Ok(data.map(|data| (key, StateValue { origin, since, until, data })))
-    })?;
-    Ok(rows.filter_map(|row| row.ok().flatten()).collect())
+    let mut rows = statement.query([])?;
+    let mut loaded = StateRows::new();
+    while let Some(row) = rows.next()? {
+        match understood(row, now, boot) {
+            Ok((key, value)) => drop(loaded.insert(key, value)),
+            Err(why) => {
+                let text = |column| match row.get_ref(column) {
+                    Ok(ValueRef::Text(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+                    Ok(_) | Err(_) => "?".to_owned(),
+                };
+                let (upstream, kind, scope) = (text(0), text(1), text(2));
+                tracing::warn!(
+                    upstream, kind, scope, %why,
+                    "a row of the kept state cannot be understood and is left out"
+                );
+            }
+        }
+    }
+    Ok(loaded)
+}
+
+fn understood(
+    row: &Row<'_>,
+    now: WallTime,
+    boot: Option<&BootTime>,
+) -> rusqlite::Result<(StateKey, StateValue)> {
+    let saved: i64 = row.get(7)?;
+    let saved_in: Option<String> = row.get(8)?;
+    let same = boot.filter(|boot| saved_in.as_ref() == Some(&boot.id));
+    // Some containers are told their own time since their start, which begins anew with them.
+    let age = same.zip(row.get::<_, Option<i64>>(9)?).filter(|(boot, at)| boot.since_ms >= *at);
+    let set_by = age.map_or(0, |(boot, at)| {
+        let passed = boot.since_ms.saturating_sub(at);
+        let jump = now.unix_ms.saturating_sub(saved.saturating_add(passed));
+        if jump.saturating_abs() > SET_MIN_MS { jump } else { 0 }
+    });
+    let moment = |unix_ms: i64| WallTime { unix_ms: unix_ms.saturating_add(set_by) };
+    let key = StateKey { upstream: row.get(0)?, kind: row.get(1)?, scope: row.get(2)? };
+    let data: String = row.get(6)?;
+    let data = serde_json::from_str(&data)
+        .map_err(|why| rusqlite::Error::FromSqlConversionFailure(6, Type::Text, why.into()))?;
+    let (since, until) = (row.get::<_, Option<i64>>(4)?, row.get::<_, Option<i64>>(5)?);
+    let (since, until) = (since.map(moment), until.map(moment));
+    Ok((key, StateValue { origin: row.get(3)?, since, until, data }))
 }
 
 /// Writes what differs from `saved`, and deletes what is no more.

@@ -1,5 +1,6 @@
 -- What people ask. Made anew whenever a forbear opens the file, so they are always those of the
--- newest version that did.
+-- newest version that did. They say json_extract and never the arrow, which came with SQLite 3.38:
+-- one view that an older shell cannot read makes the whole file unreadable to it.
 
 DROP VIEW IF EXISTS v_exchanges;
 CREATE VIEW v_exchanges AS
@@ -15,40 +16,40 @@ DROP VIEW IF EXISTS v_open_circuits;
 CREATE VIEW v_open_circuits AS
 SELECT upstream,
        CASE WHEN scope LIKE 'route %' THEN substr(scope, 7) END AS route,
-       data ->> '$.state' AS state,
+       json_extract(data, '$.state') AS state,
        strftime('%Y-%m-%dT%H:%M:%fZ', since_ms / 1000.0, 'unixepoch') AS opened_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS retry_at,
-       data ->> '$.failures' AS failures,
-       data ->> '$.last_error' AS last_error
+       json_extract(data, '$.failures') AS failures,
+       json_extract(data, '$.last_error') AS last_error
 FROM state
-WHERE kind = 'breaker' AND data ->> '$.state' IN ('open', 'forced_open');
+WHERE kind = 'breaker' AND json_extract(data, '$.state') IN ('open', 'forced_open');
 
 DROP VIEW IF EXISTS v_half_open;
 CREATE VIEW v_half_open AS
 SELECT upstream,
        CASE WHEN scope LIKE 'route %' THEN substr(scope, 7) END AS route,
        strftime('%Y-%m-%dT%H:%M:%fZ', since_ms / 1000.0, 'unixepoch') AS opened_at,
-       data ->> '$.failures' AS failures,
-       data ->> '$.last_error' AS last_error
+       json_extract(data, '$.failures') AS failures,
+       json_extract(data, '$.last_error') AS last_error
 FROM state
-WHERE kind = 'breaker' AND data ->> '$.state' = 'half_open';
+WHERE kind = 'breaker' AND json_extract(data, '$.state') = 'half_open';
 
 DROP VIEW IF EXISTS v_cooldowns;
 CREATE VIEW v_cooldowns AS
 SELECT upstream, scope,
        strftime('%Y-%m-%dT%H:%M:%fZ', since_ms / 1000.0, 'unixepoch') AS told_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS retry_at,
-       data ->> '$.source' AS source
+       json_extract(data, '$.source') AS source
 FROM state
 WHERE kind = 'cooldown';
 
 DROP VIEW IF EXISTS v_quota;
 CREATE VIEW v_quota AS
 SELECT upstream, scope,
-       data ->> '$.bucket' AS bucket,
-       data ->> '$.name' AS name,
-       data ->> '$.limit' AS "limit",
-       data ->> '$.remaining' AS remaining,
+       json_extract(data, '$.bucket') AS bucket,
+       json_extract(data, '$.name') AS name,
+       json_extract(data, '$.limit') AS "limit",
+       json_extract(data, '$.remaining') AS remaining,
        strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS reset_at
 FROM state
 WHERE kind = 'quota';
@@ -56,7 +57,7 @@ WHERE kind = 'quota';
 DROP VIEW IF EXISTS v_locks;
 CREATE VIEW v_locks AS
 SELECT upstream, scope,
-       data ->> '$.times' AS times,
+       json_extract(data, '$.times') AS times,
        strftime('%Y-%m-%dT%H:%M:%fZ', until_ms / 1000.0, 'unixepoch') AS retry_at
 FROM state
 WHERE kind = 'lock';

@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use rusqlite::Connection;
+
 use super::file::{self, Opened, Trouble};
 use super::ledger::{Asked, BATCH_RECORDS, Backlog, Record, Shared};
 use super::read::{self, Answer};
@@ -176,27 +178,31 @@ impl Writer {
     fn reopen(&mut self) -> rusqlite::Result<()> {
         let had_file = self.db.as_ref().is_some_and(|db| db.file.is_some());
         if had_file {
-            tracing::error!(path = self.shown(), "the state file was removed or is broken");
+            tracing::error!(
+                path = self.shown(),
+                "the state file or its lock was removed, or it is broken"
+            );
         }
+        let (own, now, boot) = (self.salt, self.clock.wall(), clock::boot_time());
+        let load = |db: &Connection| state::load_with_salt(db, own, now, boot.as_ref());
         let opened = match &self.path {
             Some(path) => {
                 // The lock of the old one would keep us out.
                 if had_file {
                     self.db = None;
                 }
-                file::open(path).map_err(Some)
+                file::open_and(path, load).map_err(Some)
             }
             None => Err(None),
         };
-        let opened = match opened {
+        let (opened, (saved, salt)) = match opened {
             Ok(opened) => opened,
             Err(trouble) => {
                 self.look_again = self.clock.now() + LOOK_AGAIN;
                 self.complain(trouble.as_ref());
-                match self.db.take() {
-                    Some(memory) => memory,
-                    None => file::in_memory()?,
-                }
+                let memory = self.db.take().map_or_else(file::in_memory, Ok)?;
+                let loaded = load(&memory.connection)?;
+                (memory, loaded)
             }
         };
         self.shared.metrics.opened(opened.file.is_some() || !self.wants_file);
@@ -210,10 +216,7 @@ impl Writer {
             self.is_failing = false;
         }
         self.counts = Counts::of(&opened.connection).unwrap_or_default();
-        self.salt = state::salt(&opened.connection, self.salt).ok().or(self.salt);
-        let boot = clock::boot_time();
-        let saved = state::load(&opened.connection, self.clock.wall(), boot.as_ref());
-        self.saved = saved.unwrap_or_default();
+        (self.saved, self.salt) = (saved, salt.or(own));
         self.db = Some(opened);
         Ok(())
     }

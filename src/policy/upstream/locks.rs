@@ -18,7 +18,7 @@ const REFUSALS_MAX: u32 = 5;
 /// The first lock.
 const LOCKED_FOR: Duration = Duration::from_secs(60);
 /// No lock is longer.
-const LOCKED_FOR_MAX: Duration = Duration::from_secs(15 * 60);
+pub const LOCKED_FOR_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Those that were refused and not accepted since.
 #[derive(Debug, Default)]

@@ -1,8 +1,79 @@
 //! What is kept is found again, and no clock makes a pause longer.
 
-use super::*;
+use std::sync::Mutex;
 
-const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
+use super::*;
+use crate::config;
+use crate::gateway::Common;
+use crate::gateway::clock::Clock;
+use crate::telemetry::access::AccessLogger;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::writer::LogWriter;
+
+pub(super) const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
+
+/// With one upstream, whose breaker stays open for five minutes at most.
+pub(super) fn gateway() -> Gateway {
+    let text = "[upstreams.api]\nurl = \"http://a.example\"\nbreaker.open_for_max = \"5m\"\n";
+    let settings = Arc::new(config::load_str(text, "test.toml", &|_| None).unwrap().settings);
+    let metrics = Arc::new(Metrics::new());
+    let log = LogWriter::start(std::io::sink(), metrics.log_lines_dropped.clone()).unwrap();
+    let common = Common::new(Clock::pinned(NOW), metrics, &settings);
+    let access = AccessLogger::new(settings.log, log);
+    Gateway::build(settings, access, &common, None).unwrap()
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn whatever_is_not_restored_as_it_was_is_named_once() {
+    let gateway = gateway();
+    let until = Some(WallTime { unix_ms: NOW.unix_ms + 4_000_000_000_000 });
+    let row = |kind: &str, scope: &str, origin: &str, data| {
+        let (upstream, scope) = ("api".to_owned(), scope.to_owned());
+        let value = StateValue { origin: origin.to_owned(), since: Some(NOW), until, data };
+        (StateKey { upstream, kind: kind.to_owned(), scope }, value)
+    };
+    let held = json!({ "state": "forced_open", "reason": "maintenance" });
+    let cooldown = json!({ "wait_ms": 1_000, "credential": null });
+    let saved = StateRows::from([
+        row(BREAKER, "upstream", "http://a.example", held.clone()),
+        row(BREAKER, "route search", "http://b.example", held),
+        row(COOLDOWN, "credential 1f", "http://a.example", json!({})),
+        row(COOLDOWN, "upstream", "http://a.example", cooldown),
+    ]);
+    let log = Log::default();
+    let sink = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone());
+
+    tracing::subscriber::with_default(subscriber.finish(), || restore(&gateway, &saved));
+
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for (scope, message, times) in [
+        ("scope=\"upstream\"", "longer than anybody can have meant", 2),
+        ("scope=\"credential 1f\"", "not understood", 1),
+        ("scope=\"route search\"", "not held any more", 1),
+    ] {
+        let lines = said.lines().filter(|line| line.contains(scope) && line.contains(message));
+        assert_eq!(lines.count(), times, "{scope} {message}\n{said}");
+    }
+    let kept = gateway.upstreams[0].state.with(|policy, cx| policy.saved(cx.now));
+    assert_eq!((kept.breakers.len(), kept.cooldowns.len()), (1, 1));
+    let month = MonoTime::ZERO + Duration::from_secs(32 * 86_400);
+    assert!(kept.cooldowns[0].1.until < month);
+}
 
 #[test]
 fn whatever_named_a_time_is_told_apart_after_a_restart() {
@@ -28,6 +99,9 @@ fn told(since: i64, until: i64) -> (StateKey, StateValue) {
 #[test]
 fn nothing_ends_earlier_than_told_and_nothing_lasts_longer_than_it_did() {
     let day = 86_400_000;
+    let text = "[upstreams.github]\nurl = \"https://api.example\"\n";
+    let loaded = config::load_str(text, "test.toml", &|_| None).unwrap();
+    let settings = &loaded.settings.upstreams[0].policy;
     for (since, until, left) in [
         (-10_000, 50_000, 50_000),
         (-60_000, -1, 0),
@@ -36,7 +110,7 @@ fn nothing_ends_earlier_than_told_and_nothing_lasts_longer_than_it_did() {
         (-365 * day, -365 * day + 60_000, 0),
     ] {
         let (key, value) = told(since, until);
-        let ends = remaining(&key, &value, value.until.unwrap(), anchor());
+        let ends = remaining(&key, &value, value.until.unwrap(), anchor(), settings);
         let expected = Duration::from_millis(left + 1);
         assert_eq!(ends.since(anchor().mono), expected, "{since} to {until}");
     }

@@ -69,6 +69,43 @@ fn the_second_process_on_a_file_says_so_and_runs_without() {
 }
 
 #[test]
+fn the_second_process_is_noticed_by_whatever_name_it_calls_the_file() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    symlink(&real, &link).unwrap();
+    let (path, name) = (real.join("a.db"), real.join("b.db"));
+    // Nothing is there yet when it is opened by this name.
+    symlink("a.db", &name).unwrap();
+    let (first, _) = open(&settings(&name));
+    assert!(works(&first));
+
+    for same in [&path, &name, &link.join("a.db"), &link.join("b.db")] {
+        let said = trouble(same);
+        assert!(matches!(said, Trouble::Taken { .. }), "{}: {said}", same.display());
+    }
+    assert!(first.close(DEADLINE));
+    assert_eq!(count(&path, "exchange"), 1);
+}
+
+#[test]
+fn a_lock_that_was_removed_is_taken_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let (store, metrics) = open(&settings(&path));
+    assert!(works(&store));
+    fs::remove_file(file::beside(&path, "-lock")).unwrap();
+    assert!(store.flush(DEADLINE));
+
+    assert!(matches!(trouble(&path), Trouble::Taken { .. }));
+    assert!(works(&store));
+    assert_eq!(metrics.moved_aside.get(), 0);
+    assert!(store.close(DEADLINE));
+    assert_eq!(count(&path, "exchange"), 2);
+}
+
+#[test]
 fn a_file_that_is_not_forbears_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("other.db");
@@ -170,6 +207,40 @@ fn a_broken_file_is_moved_aside_and_a_new_one_begun() {
 }
 
 #[test]
+fn a_file_whose_state_cannot_be_read_is_moved_aside_at_the_start() {
+    let broken: [fn(&Path); 2] = [
+        |path| {
+            let connection = Connection::open(path).unwrap();
+            let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'state'";
+            let page: u32 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+            connection.close().unwrap();
+            let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.seek(SeekFrom::Start(u64::from(page - 1) * 8_192)).unwrap();
+            file.write_all(&[0xa5; 8_192]).unwrap();
+        },
+        |path| {
+            let connection = Connection::open(path).unwrap();
+            connection.execute_batch("ALTER TABLE state RENAME COLUMN data TO it").unwrap();
+        },
+    ];
+    for damage in broken {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let (store, _) = open(&settings(&path));
+        assert!(store.close(DEADLINE));
+        damage(&path);
+
+        let (store, metrics) = open(&settings(&path));
+
+        assert_eq!(metrics.moved_aside.get(), 1);
+        assert!(folder.path().join("a.db.corrupt").exists());
+        assert!(works(&store));
+        assert!(store.close(DEADLINE));
+        assert_eq!(count(&path, "exchange"), 1);
+    }
+}
+
+#[test]
 fn pages_that_break_while_it_runs_cost_stories_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
@@ -178,14 +249,16 @@ fn pages_that_break_while_it_runs_cost_stories_and_nothing_else() {
         store.ledger().tell(&mut failed(at, "a"));
     }
     assert!(store.close(DEADLINE));
-    // The first page is as it should be; whatever is read after it is not.
+    // What is read at the start is as it should be; where stories go is not.
     let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let length = file.metadata().unwrap().len();
-    file.seek(SeekFrom::Start(8_192)).unwrap();
-    file.write_all(&vec![0xa5; usize::try_from(length).unwrap() - 8_192]).unwrap();
+    let half = length / 2;
+    file.seek(SeekFrom::Start(half)).unwrap();
+    file.write_all(&vec![0xa5; usize::try_from(length - half).unwrap()]).unwrap();
     drop(file);
 
     let (store, metrics) = open(&settings(&path));
+    assert_eq!(metrics.moved_aside.get(), 0);
     store.ledger().tell(&mut failed(1, "a"));
     assert!(store.flush(DEADLINE));
 

@@ -94,6 +94,20 @@ fn a_clock_that_was_set_is_seen_through_while_the_machine_runs() {
     }
 }
 
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_row_that_cannot_be_understood_is_left_out() {
     let mut connection = rusqlite::Connection::open_in_memory().unwrap();
@@ -101,8 +115,23 @@ fn a_row_that_cannot_be_understood_is_left_out() {
     connection
         .execute_batch(
             "INSERT INTO state (upstream, kind, scope, origin, data, saved_ms) VALUES
-             ('a', 'breaker', 'upstream', 'x', 'no json', 0), ('b', 'breaker', 'upstream', 'x', '{}', 0)",
+             ('a', 'breaker', 'upstream', 'x', 'no json', 0), ('b', 'breaker', 'upstream', 'x', '{}', 0),
+             ('c', 'breaker', 'upstream', x'ff', '{}', 0), ('d', 'breaker', 'upstream', 'x', '{}', 'now')",
         )
         .unwrap();
-    assert_eq!(state::load(&connection, BEGIN, None).unwrap().len(), 1);
+    let log = Log::default();
+    let sink = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone());
+
+    let loaded = tracing::subscriber::with_default(subscriber.finish(), || {
+        state::load(&connection, BEGIN, None).unwrap()
+    });
+
+    assert_eq!(loaded.keys().map(|key| &key.upstream).collect::<Vec<_>>(), ["b"]);
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(said.lines().count(), 3, "{said}");
+    for (line, upstream) in said.lines().zip(["a", "c", "d"]) {
+        let names = format!("upstream=\"{upstream}\" kind=\"breaker\" scope=\"upstream\"");
+        assert!(line.contains(" WARN ") && line.contains(&names), "{line}");
+    }
 }
