@@ -34,7 +34,7 @@ pub async fn explain(client: &Client, args: &ExplainArgs) -> Result<(), Failure>
     let question = match &args.id {
         Some(id) => Question::One(id.clone()),
         None => Question::Last(Filter {
-            last: args.last.clamp(1, LIST_MAX),
+            last: args.last.min(LIST_MAX),
             run: args.run.clone(),
             upstream: args.upstream.clone(),
             failed: args.failed,

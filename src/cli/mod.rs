@@ -273,7 +273,7 @@ pub struct ExplainArgs {
     #[arg(value_name = "REQUEST-ID", conflicts_with_all = ["last", "run", "upstream", "failed"])]
     pub id: Option<String>,
     /// That many exchanges at most
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub last: u32,
     /// Only those of this run (Forbear-Run)
     #[arg(long, value_name = "RUN")]

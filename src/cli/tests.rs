@@ -48,6 +48,13 @@ fn a_breaker_is_not_overridden_without_a_reason() {
 }
 
 #[test]
+fn a_list_of_no_exchanges_is_refused_with_the_least_that_can_be_asked_for() {
+    let said = parse("forbear explain --last 0").unwrap_err().to_string();
+    assert!(said.contains("--last") && said.contains("0 is not in 1.."), "{said}");
+    assert!(parse("forbear explain --last 1").is_ok());
+}
+
+#[test]
 fn a_misspelt_command_gets_a_suggestion() {
     let error = parse("forbear statsu").unwrap_err();
     assert_eq!(error.exit_code(), i32::from(EXIT_USAGE));

@@ -18,8 +18,12 @@ mod evidence;
 
 mod limit;
 
-/// Credentials and buckets whose limits are looked for; the others have that of the first of them.
+/// Credentials and buckets whose limits are looked for; the others have that of the first of them,
+/// unless they were served more.
 const OWNERS_MAX: usize = 8;
+
+/// Fewer refusals than this fit nearly any limit: what is concluded from them is called a guess.
+const REFUSALS_MIN: usize = 3;
 
 /// So many failures in a row, without a good answer between, are an outage.
 const OUTAGE_FAILURES: usize = 3;
@@ -122,9 +126,9 @@ fn limits(model: &mut Model, seen: &[Seen], start: WallTime) -> Vec<String> {
     let several = owners.len() > 1;
     let mut busiest: Vec<_> = owners.into_iter().collect();
     busiest.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.len()));
-    let found = busiest.into_iter().take(OWNERS_MAX).filter_map(|(whose, seen)| {
-        let evidence = Evidence::of(seen.into_iter());
-        Some((whose, evidence.best(start)?, evidence.witnesses()))
+    let found = busiest.iter().take(OWNERS_MAX).filter_map(|(whose, seen)| {
+        let evidence = Evidence::of(seen.iter().copied());
+        Some((*whose, evidence.best(start)?, evidence.witnesses()))
     });
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(|(_, _, (refusals, told))| std::cmp::Reverse(refusals + told));
@@ -137,14 +141,27 @@ fn limits(model: &mut Model, seen: &[Seen], start: WallTime) -> Vec<String> {
         let shared = if several { ", by all credentials together" } else { "" };
         return vec![format!("{how}{shared}")];
     }
-    // Those that were never at their limit have, for all that is known, the same as the others.
+    // Those that were never at their limit have, for all that is known, the same as the others; but
+    // whoever was served more has another one, and where that is was not seen.
+    let (mut said, mut more) = (Vec::new(), 0);
     if let Some((_, guess, _)) = found.first() {
         model.limit_each(vec![guess.limiter.clone()]);
+        for (whose, seen) in &busiest {
+            let evidence = Evidence::of(seen.iter().copied());
+            if evidence.witnesses() == (0, 0) && !evidence.fits(&guess.limiter) {
+                model.limit_one(owner(whose), &[]);
+                more += 1;
+            }
+        }
     }
-    let mut said = Vec::new();
     for (whose, guess, witnesses) in found {
         said.push(format!("{whose}: {}", how(&guess, witnesses)));
         model.limit_one(owner(whose), &[guess.limiter]);
+    }
+    if more > 0 {
+        said.push(format!(
+            "without a limit, since never refused and served more than that: {more}"
+        ));
     }
     said
 }
@@ -153,7 +170,11 @@ fn limits(model: &mut Model, seen: &[Seen], start: WallTime) -> Vec<String> {
 fn how(guess: &Guess, (refusals, told): (usize, usize)) -> String {
     let mut from = Vec::new();
     if refusals > 0 {
-        from.push(format!("{refusals} recorded refusals"));
+        let plural = if refusals == 1 { "" } else { "s" };
+        from.push(format!("{refusals} recorded refusal{plural}"));
+    }
+    if refusals < REFUSALS_MIN && told == 0 {
+        return format!("{}, a guess from {}", words(&guess.limiter), from.join(" and "));
     }
     if told > 0 {
         from.push(format!("{told} answers that told what was left"));

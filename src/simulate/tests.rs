@@ -176,6 +176,75 @@ fn each_credential_has_its_own_limit_unless_they_share_one() {
     assert!([100, 30].contains(&counts[2]), "one that was never at its limit: {counts:?}");
 }
 
+/// Good answers to `whose`, one each `step` seconds.
+fn served(whose: &str, count: u32, step: f64) -> Vec<Seen> {
+    let good = |n| Seen {
+        at: f64::from(n) * step,
+        took: 0.02,
+        word: Word::Good,
+        weight: 1,
+        whose: whose.into(),
+        quota: None,
+    };
+    (0..count).map(good).collect()
+}
+
+/// How many of those that were let through, sent as they were, the model lets through.
+fn let_through_again(model: &mut Model, seen: &[Seen]) -> usize {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let good = seen.iter().filter(|it| it.word == Word::Good);
+    let again = good.filter(|it| {
+        let told = Told { whose: owner(&it.whose), ..Told::default() };
+        let at = MonoTime::from_nanos(1) + Duration::from_secs_f64(it.at);
+        let reply = model.receive(at, told, &mut rng);
+        model.done();
+        matches!(reply.result, Ok((200, _)))
+    });
+    again.count()
+}
+
+#[test]
+fn whoever_was_never_refused_is_not_held_to_less_than_it_was_served() {
+    for (step, refused_at) in [(0.1, 0.0), (0.1, 10.0), (0.02, 2.0), (1.0, 100.0)] {
+        for hint in [None, Some(20.0)] {
+            let mut seen = served("", 200, step);
+            let word = Word::Refused { hint, source: hint.map(|_| "retry-after".to_owned()) };
+            let one =
+                Seen { at: refused_at, word, whose: "credential a".into(), ..seen[0].clone() };
+            seen.push(one);
+            seen.sort_by(|a, b| a.at.total_cmp(&b.at));
+            let mut inferred = model(&seen, WallTime { unix_ms: 0 });
+            let said = inferred.said.join("\n");
+            let again = let_through_again(&mut inferred.model, &seen);
+            assert_eq!(again, 200, "step {step}, refused at {refused_at}: {said}");
+            assert!(said.contains("a guess from 1 recorded refusal"), "{said}");
+            assert!(!said.contains('%'), "{said}");
+        }
+    }
+}
+
+#[test]
+fn whoever_was_served_less_than_the_limit_of_another_has_that_limit() {
+    let window = Duration::from_secs(10);
+    let mut seen = history(Limiter::Fixed { max: 30, window }, Hints::Millis, 0.02, 50.0);
+    seen.iter_mut().for_each(|it| it.whose = "credential a".into());
+    // Slow enough for any phase, and too fast for it.
+    seen.extend(served("credential slow", 40, 1.0));
+    seen.extend(served("credential fast", 400, 0.1));
+    seen.sort_by(|a, b| a.at.total_cmp(&b.at));
+    let inferred = model(&seen, WallTime { unix_ms: 0 });
+    let mut model = inferred.model;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut at_once = |name: &str| {
+        let told = Told { whose: owner(name), ..Told::default() };
+        let all = (0..200).map(|_| model.receive(MonoTime::ZERO, told, &mut rng));
+        all.filter(|reply| matches!(&reply.result, Ok((200, _)))).count()
+    };
+    let counts = ["credential a", "credential slow", "credential fast"].map(&mut at_once);
+    assert_eq!(counts, [30, 30, 200], "{:?}", inferred.said);
+    assert!(inferred.said.iter().any(|line| line.ends_with("than that: 1")), "{:?}", inferred.said);
+}
+
 #[test]
 fn what_never_refused_has_no_limit_unless_it_described_one() {
     let seen = history(Limiter::Open, Hints::None, 0.1, 30.0);

@@ -1,18 +1,19 @@
 //! What the data path sees of the store: a finished story is taken, and nothing ever waits.
 //!
-//! An exchange that succeeded at once, as most do, costs one atomic addition; a few of them each
-//! second are kept, and the next one that is kept says how many it stands for. Whatever is kept is
-//! moved, not copied, into a bounded backlog that the writer takes whole. When that is full, the
-//! story is dropped and counted.
+//! Of the exchanges that succeeded at once, as most do, a few each second are kept; of the others
+//! one stands for all of its upstream and run (see `sampler`). Whatever is kept is moved, not
+//! copied, into a bounded backlog that the writer takes whole. When that is full, the story is
+//! dropped and counted.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use super::read::{Answer, Question};
+use super::sampler::Sampler;
 use super::state::Snapshot;
 use crate::config::settings::StateSettings;
 use crate::telemetry::store::StoreMetrics;
@@ -45,7 +46,7 @@ pub(super) struct Shared {
     pub(super) more: Condvar,
     /// Told when everything was written, and at the end.
     pub(super) idle: Condvar,
-    sampler: Sampler,
+    pub(super) sampler: Sampler,
     /// Nobody writes: nothing is kept.
     is_off: AtomicBool,
     /// Urgent events that were told, and how many of them have been written since.
@@ -75,7 +76,7 @@ pub(super) struct Backlog {
     pub(super) closed: bool,
 }
 
-/// A story and how many exchanges it stands for.
+/// A story and how many exchanges it stands for, itself and those before it.
 pub(super) struct Record {
     pub(super) story: Box<Story>,
     pub(super) weight: u64,
@@ -134,16 +135,13 @@ impl Ledger {
     /// gone from `story`; nobody may need it after this.
     pub fn tell(&self, story: &mut Story) {
         let shared = &*self.0;
-        let weight = if is_plain(story) {
-            match shared.sampler.weight(story.started.unix_ms + took_ms(story)) {
-                Some(weight) => weight,
-                None => return,
-            }
-        } else {
-            1
-        };
-        if !shared.is_off.load(Ordering::Relaxed) {
-            shared.keep(story, weight);
+        if shared.is_off.load(Ordering::Relaxed) {
+            return;
+        }
+        shorten(&mut story.path);
+        let ended = story.started.unix_ms + took_ms(story);
+        if !is_plain(story) || shared.sampler.keeps(ended, story) {
+            shared.keep(story);
         }
     }
 
@@ -202,11 +200,6 @@ impl Ledger {
         self.0.more.notify_one();
         answer.await.map_err(|_| AskError::Busy)
     }
-
-    /// Successes that were only counted since the last one that was kept.
-    pub fn uncounted(&self) -> u64 {
-        self.0.sampler.skipped.load(Ordering::Relaxed)
-    }
 }
 
 impl Shared {
@@ -219,12 +212,8 @@ impl Shared {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, story: &mut Story, weight: u64) {
-        if story.path.len() > PATH_BYTES_MAX {
-            let end = (0..=PATH_BYTES_MAX).rev().find(|at| story.path.is_char_boundary(*at));
-            story.path = format!("{}…", story.path.get(..end.unwrap_or(0)).unwrap_or_default());
-        }
-        let record = Record { story: Box::new(story.take()), weight };
+    fn keep(&self, story: &mut Story) {
+        let record = Record { story: Box::new(story.take()), weight: 1 };
         let mut backlog = self.lock();
         if backlog.records.len() >= RECORDS_MAX || backlog.closed {
             drop(backlog);
@@ -241,6 +230,14 @@ impl Shared {
     }
 }
 
+/// Cuts off what is too long of a path.
+fn shorten(path: &mut String) {
+    if path.len() > PATH_BYTES_MAX {
+        let end = (0..=PATH_BYTES_MAX).rev().find(|at| path.is_char_boundary(*at));
+        *path = format!("{}…", path.get(..end.unwrap_or(0)).unwrap_or_default());
+    }
+}
+
 /// Whether nothing happened that somebody would ask about: sent once, at once, and answered well.
 fn is_plain(story: &Story) -> bool {
     story.ending == Ending::Ok
@@ -252,63 +249,4 @@ fn is_plain(story: &Story) -> bool {
 
 fn took_ms(story: &Story) -> i64 {
     i64::try_from(story.took.as_millis()).unwrap_or(0)
-}
-
-/// Lets the first few of each second through. What it holds back is counted, and the next one that
-/// goes through stands for it, so that sums over the ledger stay right.
-#[derive(Default)]
-struct Sampler {
-    per_second: AtomicU32,
-    second: AtomicU64,
-    taken: AtomicU32,
-    skipped: AtomicU64,
-}
-
-impl Sampler {
-    /// `None` to hold it back; otherwise how many exchanges it stands for. Races between threads
-    /// at the turn of a second let a few more through, and lose no count.
-    fn weight(&self, unix_ms: i64) -> Option<u64> {
-        let second = unix_ms.unsigned_abs() / 1000;
-        if self.second.load(Ordering::Relaxed) != second
-            && self.second.swap(second, Ordering::Relaxed) != second
-        {
-            self.taken.store(0, Ordering::Relaxed);
-        }
-        let limit = self.per_second.load(Ordering::Relaxed);
-        // Looked at before it is added to, so that it cannot wrap.
-        if self.taken.load(Ordering::Relaxed) >= limit
-            || self.taken.fetch_add(1, Ordering::Relaxed) >= limit
-        {
-            self.skipped.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(1 + self.skipped.swap(0, Ordering::Relaxed))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_keeps_the_first_of_each_second_and_counts_the_others() {
-        let sampler = Sampler::default();
-        sampler.per_second.store(3, Ordering::Relaxed);
-        let mut stood_for = 0;
-        let mut kept = 0;
-        for ms in 0..4000 {
-            if let Some(weight) = sampler.weight(1_768_471_200_000 + ms) {
-                kept += 1;
-                stood_for += weight;
-            }
-        }
-        assert_eq!(kept, 12);
-        assert_eq!(stood_for + sampler.skipped.load(Ordering::Relaxed), 4000);
-    }
-
-    #[test]
-    fn a_sample_of_none_keeps_none() {
-        let sampler = Sampler::default();
-        assert!((0..10).all(|second| sampler.weight(second * 1000).is_none()));
-    }
 }

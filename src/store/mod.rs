@@ -27,6 +27,8 @@ pub mod view;
 
 mod rows;
 
+mod sampler;
+
 mod schema;
 
 mod writer;

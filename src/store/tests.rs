@@ -3,6 +3,7 @@
 
 mod files;
 mod questions;
+mod sampling;
 mod state;
 
 use std::path::Path;
@@ -68,7 +69,7 @@ fn attempt(n: u8, status: u16, class: Class, took: u64) -> AttemptStory {
 }
 
 /// A GET that was answered 200 at once, `at` milliseconds after the beginning.
-fn plain(at: u64, upstream: &str) -> Story {
+pub(super) fn plain(at: u64, upstream: &str) -> Story {
     let started = BEGIN + ms(at);
     Story {
         id: RequestId::new(started, u128::from(at)),
@@ -270,29 +271,6 @@ fn intervals_add_up_to_the_time_of_the_exchange() {
     let view = one(store.ledger(), &stories[3]);
     let third = &view.attempts[2];
     assert_eq!((third.status, third.ms, view.own_ms), (None, 702.0, 0.0));
-}
-
-#[test]
-fn successes_beyond_so_many_a_second_are_only_counted_and_all_else_is_kept() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.db");
-    let (store, metrics) = open(&settings(&path));
-    for at in 0..500 {
-        store.ledger().tell(&mut plain(at, "a"));
-        store.ledger().tell(&mut failed(at, "a"));
-    }
-    // The next second tells what the last one left out.
-    store.ledger().tell(&mut plain(1_000, "a"));
-    assert!(store.close(DEADLINE));
-
-    let connection = super::file::open_to_read(&path).unwrap();
-    let sum = |what: &str| -> (i64, i64) {
-        let sql = format!("SELECT count(*), sum(weight) FROM exchange WHERE outcome = '{what}'");
-        connection.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
-    };
-    assert_eq!(sum("server_error"), (500, 500));
-    assert_eq!(sum("ok"), (11, 501));
-    assert_eq!((metrics.kept.get(), metrics.sampled.get()), (511, 490));
 }
 
 #[test]

@@ -157,6 +157,8 @@ impl Writer {
             let room = Vec::with_capacity(backlog.records.len().min(RECORDS_KEPT));
             self.pending = std::mem::replace(&mut backlog.records, room);
             self.events.append(&mut backlog.events);
+            let all = backlog.flushing || backlog.closing;
+            self.shared.sampler.take(&mut self.pending, self.clock.now(), all);
         }
         backlog.urgent = false;
         backlog.flushing = false;

@@ -4,8 +4,10 @@
 //! each it is known how many surely had gone before it, and how many at most.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::{Seen, Word};
+use super::{Seen, Word, moment};
+use crate::simulate::model::{Hints, Limiter, Model, Told};
 
 /// Refusals, and answers that told of a quota, that candidates are held against, each: enough to tell
 /// limits apart, in a moment.
@@ -148,6 +150,22 @@ impl Evidence {
     /// Refusals, and answers that told of a quota: what speaks for a limit.
     pub(super) fn witnesses(&self) -> (usize, usize) {
         (self.refused.len(), self.told.len())
+    }
+
+    /// Whether all that was let through would be again, were this the limit.
+    pub(super) fn fits(&self, limiter: &Limiter) -> bool {
+        let at_once = (Duration::ZERO, Duration::ZERO);
+        let mut api = Model::with_limits(std::slice::from_ref(limiter), Hints::None, at_once);
+        // Nothing is drawn where nothing fails by chance.
+        let mut rng = fastrand::Rng::with_seed(0);
+        let mut ends = self.ends.iter().peekable();
+        self.sent.iter().all(|at| {
+            while ends.next_if(|end| *end <= at).is_some() {
+                api.done();
+            }
+            let reply = api.receive(moment(*at), Told::default(), &mut rng);
+            matches!(reply.result, Ok((200, _)))
+        })
     }
 
     /// How many of those that were sent from `from` on had gone when this one came.
