@@ -163,9 +163,7 @@ impl Writer {
         backlog.urgent = false;
         backlog.flushing = false;
         backlog.writing = true;
-        if let Some(snapshot) = backlog.snapshot.take() {
-            self.snapshot = Some(snapshot);
-        }
+        self.snapshot = backlog.snapshot.take().or(self.snapshot.take());
         (backlog.questions.drain(..).collect(), backlog.closing)
     }
 
