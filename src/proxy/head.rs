@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, Uri, Version};
 
 use super::reject::{Code, Rejection, shown};
-use super::survey::{Kind, Survey};
+use super::survey::{self, Kind, Survey};
 use crate::config::settings::UpstreamConfig;
 use crate::gateway::renewal::Injected;
 use crate::gateway::route::default_port;
@@ -26,19 +26,8 @@ pub const VIA_NAME: &str = "forbear";
 
 /// Whether a field belongs to one connection: those of RFC 9110 7.6.1, and of older specifications.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "http2-settings"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authentication-info"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-    )
+    *name == header::TRANSFER_ENCODING
+        || matches!(survey::kind(name.as_str()), Some(Kind::Connection | Kind::Hop))
 }
 
 /// What `Connection` may not take out of a message, since its meaning or its safety would change
@@ -310,10 +299,8 @@ fn upstream_target(base_path: &str, path: &str, query: Option<&str>) -> Option<U
 
 fn upstream_headers(parts: &Parts, seen: Survey, upstream: &UpstreamHead) -> HeaderMap {
     let incoming = &parts.headers;
-    let nominated = match seen.saw(Kind::Connection) {
-        true => Nominated::of(incoming),
-        false => Nominated::default(),
-    };
+    let nominated =
+        if seen.saw(Kind::Connection) { Nominated::of(incoming) } else { Nominated::default() };
     let injected = upstream.injected.as_ref().map(|injected| &injected.0);
     let mut headers = HeaderMap::with_capacity(incoming.len() + 3);
     headers.insert(header::HOST, upstream.authority.clone());

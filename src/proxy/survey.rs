@@ -46,7 +46,8 @@ impl Survey {
     }
 }
 
-fn kind(name: &str) -> Option<Kind> {
+/// What is asked of a field of this name, if anything is.
+pub(super) fn kind(name: &str) -> Option<Kind> {
     Some(match name {
         "content-length" | "transfer-encoding" => Kind::Framing,
         "connection" => Kind::Connection,

@@ -233,23 +233,9 @@ mod tests {
     use super::*;
     use crate::config::secret::Secret;
     use crate::config::settings::AccessLog;
+    use crate::telemetry::tests::Sink;
     use prometheus::IntCounter;
-    use std::sync::{Arc, Mutex};
     use std::time::Duration;
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     /// What is written while `events` runs, without the time at the start.
     fn written(format: LogFormat, events: impl FnOnce()) -> String {
@@ -259,7 +245,7 @@ mod tests {
         let settings = LogSettings { format, level: LogLevel::Info, access: AccessLog::Off };
         tracing::subscriber::with_default(subscriber(settings, writer.clone(), false), events);
         assert!(writer.flush(Duration::from_secs(60)));
-        String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
+        sink.text()
     }
 
     #[test]

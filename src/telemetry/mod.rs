@@ -30,4 +30,4 @@ pub mod access;
 pub mod trace;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

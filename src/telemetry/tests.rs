@@ -1,12 +1,13 @@
-//! Upstreams and stories for the tests of what is counted and written.
+//! Upstreams and stories for the tests of what is counted and written, and what takes in a log.
 
 mod access;
 mod exposition;
 mod labels;
 mod metrics;
 
+use std::io;
 use std::num::NonZeroU8;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::metrics::Metrics;
@@ -23,6 +24,36 @@ use crate::policy::settings::{
 };
 use crate::policy::time::WallTime;
 use crate::telemetry::view::ProcessView;
+
+/// Where a log goes that is read afterwards.
+#[derive(Clone, Default)]
+pub(crate) struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// What comes of `run`, and what this thread logs meanwhile.
+pub(crate) fn logged<T>(run: impl FnOnce() -> T) -> (T, String) {
+    let sink = Sink::default();
+    let writer = sink.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let outcome = tracing::subscriber::with_default(subscriber.finish(), run);
+    (outcome, sink.text())
+}
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -1,13 +1,12 @@
 //! What is kept is found again, and no clock makes a pause longer.
 
-use std::sync::Mutex;
-
 use super::*;
 use crate::config;
 use crate::gateway::Common;
 use crate::gateway::clock::Clock;
 use crate::telemetry::access::AccessLogger;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tests::logged;
 use crate::telemetry::writer::LogWriter;
 
 pub(super) const NOW: WallTime = WallTime { unix_ms: 1_768_471_200_000 };
@@ -21,20 +20,6 @@ pub(super) fn gateway() -> Gateway {
     let common = Common::new(Clock::pinned(NOW), metrics, &settings);
     let access = AccessLogger::new(settings.log, log);
     Gateway::build(settings, access, &common, None).unwrap()
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[test]
@@ -54,13 +39,9 @@ fn whatever_is_not_restored_as_it_was_is_named_once() {
         row(COOLDOWN, "credential 1f", "http://a.example", json!({})),
         row(COOLDOWN, "upstream", "http://a.example", cooldown),
     ]);
-    let log = Log::default();
-    let sink = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone());
 
-    tracing::subscriber::with_default(subscriber.finish(), || restore(&gateway, &saved));
+    let ((), said) = logged(|| restore(&gateway, &saved));
 
-    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     for (scope, message, times) in [
         ("scope=\"upstream\"", "longer than anybody can have meant", 2),
         ("scope=\"credential 1f\"", "not understood", 1),

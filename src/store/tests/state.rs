@@ -8,6 +8,7 @@ use super::super::schema;
 use super::super::state::{self, StateKey, StateRows, StateValue};
 use super::*;
 use crate::gateway::clock::BootTime;
+use crate::telemetry::tests::logged;
 
 fn key(scope: &str) -> StateKey {
     let (upstream, kind) = ("github".to_owned(), "cooldown".to_owned());
@@ -94,20 +95,6 @@ fn a_clock_that_was_set_is_seen_through_while_the_machine_runs() {
     }
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_row_that_cannot_be_understood_is_left_out() {
     let mut connection = rusqlite::Connection::open_in_memory().unwrap();
@@ -119,16 +106,10 @@ fn a_row_that_cannot_be_understood_is_left_out() {
              ('c', 'breaker', 'upstream', x'ff', '{}', 0), ('d', 'breaker', 'upstream', 'x', '{}', 'now')",
         )
         .unwrap();
-    let log = Log::default();
-    let sink = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone());
 
-    let loaded = tracing::subscriber::with_default(subscriber.finish(), || {
-        state::load(&connection, BEGIN, None).unwrap()
-    });
+    let (loaded, said) = logged(|| state::load(&connection, BEGIN, None).unwrap());
 
     assert_eq!(loaded.keys().map(|key| &key.upstream).collect::<Vec<_>>(), ["b"]);
-    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(said.lines().count(), 3, "{said}");
     for (line, upstream) in said.lines().zip(["a", "c", "d"]) {
         let names = format!("upstream=\"{upstream}\" kind=\"breaker\" scope=\"upstream\"");

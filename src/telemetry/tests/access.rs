@@ -1,26 +1,9 @@
 //! What the access log says of stories, and what it never says.
 
-use std::io;
-use std::sync::Mutex;
-
 use super::super::access::AccessLogger;
 use super::super::trace::Trace;
 use super::super::writer::LogWriter;
 use super::*;
-
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// What the access log writes about the stories.
 fn access(settings: LogSettings, stories: &[Story]) -> String {
@@ -31,7 +14,7 @@ fn access(settings: LogSettings, stories: &[Story]) -> String {
         log.exchange(story);
     }
     assert!(writer.flush(Duration::from_secs(60)));
-    String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
+    sink.text()
 }
 
 #[test]
